@@ -1,0 +1,61 @@
+# The tests, by label: unit, spec, lint, layers.
+
+find_program(TIDEMILL_LUAJIT luajit)
+find_program(TIDEMILL_BUSTED busted)
+
+# Tests and pools survive their child processes, so a report of a sanitizer in
+# one of those has to be looked for.
+set(reports "ERROR: AddressSanitizer" "\\.[ch]:[0-9:]+ runtime error")
+
+# ---- unit: C tests of the rooms below Lua ----
+
+foreach(name IN LISTS TIDEMILL_UNIT_TESTS)
+  add_executable(${name}
+      spec/unit/${name}.c $<TARGET_OBJECTS:tidemill_objects>)
+  target_link_libraries(${name} PRIVATE tidemill_flags PkgConfig::LUAJIT)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY unit)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES
+      LABELS unit
+      TIMEOUT 120
+      FAIL_REGULAR_EXPRESSION "${reports}")
+endforeach()
+
+# ---- spec: what Lua programs see, through the stock luajit ----
+
+set(environment
+    "LUA_CPATH=${CMAKE_BINARY_DIR}/?.so\;\;"
+    "TIDEMILL_COMMAND=${CMAKE_BINARY_DIR}/tidemill"
+    "TIDEMILL_BUILD=${CMAKE_BINARY_DIR}")
+
+# A sanitized module in a program that is not: the runtime has to come first.
+# LuaJIT's own allocator makes leak reports noise, and a job that crashes must
+# die of its signal, as specs expect, rather than of a report.
+if(TIDEMILL_SANITIZE)
+  execute_process(
+      COMMAND ${CMAKE_C_COMPILER} -print-file-name=libasan.so
+      OUTPUT_VARIABLE libasan OUTPUT_STRIP_TRAILING_WHITESPACE)
+  list(APPEND environment
+      "LD_PRELOAD=${libasan}"
+      "ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0")
+endif()
+
+add_test(NAME spec
+    COMMAND ${TIDEMILL_LUAJIT} ${TIDEMILL_BUSTED}
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+set_tests_properties(spec PROPERTIES
+    LABELS spec
+    TIMEOUT 300
+    ENVIRONMENT "${environment}"
+    FAIL_REGULAR_EXPRESSION "${reports}")
+
+# ---- lint, layers: the text of the sources ----
+
+add_test(NAME lint
+    COMMAND scripts/lint ${CMAKE_BINARY_DIR}
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+add_test(NAME layers
+    COMMAND scripts/layers
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+set_tests_properties(lint PROPERTIES LABELS lint TIMEOUT 300)
+set_tests_properties(layers PROPERTIES LABELS layers)
