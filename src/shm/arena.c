@@ -1,0 +1,85 @@
+#include "shm/arena.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static int map(struct tide_arena *arena, int fd, struct tide_error *err)
+{
+    void *base = mmap(NULL, arena->size, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (base == MAP_FAILED)
+        return tide_fail_errno(err, "cannot map %zu bytes", arena->size);
+    madvise(base, arena->size, MADV_DONTDUMP); /* only shrinks core files */
+    arena->base = base;
+    return TIDE_OK;
+}
+
+static int resize(struct tide_arena *arena, struct tide_error *err)
+{
+    /* Beyond the limit on file sizes ftruncate() would raise SIGXFSZ. */
+    struct rlimit limit;
+    int failed = 0;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && arena->size > limit.rlim_cur) {
+        errno = EFBIG;
+        failed = 1;
+    }
+    if (failed || ftruncate(arena->fd, (off_t)arena->size) != 0)
+        return tide_fail_errno(err, "cannot size a memory object to %zu bytes",
+                               arena->size);
+    return TIDE_OK;
+}
+
+int tide_arena_create(struct tide_arena *arena, size_t size,
+                      struct tide_error *err)
+{
+    *arena = (struct tide_arena){ .size = size, .fd = -1 };
+    int fd = memfd_create("tidemill", MFD_CLOEXEC);
+    if (fd < 0)
+        return tide_fail_errno(err, "cannot create a memory object");
+    /* A host started with 0, 1 or 2 closed must not get the arena there. */
+    arena->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    close(fd);
+    if (arena->fd < 0)
+        return tide_fail_errno(err, "cannot create a memory object");
+    int status = resize(arena, err);
+    if (status == TIDE_OK)
+        status = map(arena, arena->fd, err);
+    if (status != TIDE_OK)
+        tide_arena_close_fd(arena);
+    return status;
+}
+
+int tide_arena_attach(struct tide_arena *arena, int fd, size_t size,
+                      struct tide_error *err)
+{
+    *arena = (struct tide_arena){ .size = size, .fd = -1 };
+    return map(arena, fd, err);
+}
+
+void tide_arena_close_fd(struct tide_arena *arena)
+{
+    if (arena->fd >= 0)
+        close(arena->fd);
+    arena->fd = -1;
+}
+
+void tide_arena_destroy(struct tide_arena *arena)
+{
+    if (arena->base != NULL)
+        munmap(arena->base, arena->size);
+    arena->base = NULL;
+    tide_arena_close_fd(arena);
+}
+
+void tide_arena_punch(const struct tide_arena *arena, uint64_t offset,
+                      size_t size)
+{
+    const uint64_t page = 4096;
+    uint64_t from = (offset + page - 1) & ~(page - 1);
+    uint64_t to = (offset + size) & ~(page - 1);
+    if (to > from)
+        madvise(arena->base + from, to - from, MADV_REMOVE);
+}

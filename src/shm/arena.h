@@ -1,0 +1,54 @@
+/**
+ * @file arena.h
+ * @brief One anonymous, sparse, shared mapping that processes talk through.
+ *
+ * It has no name in the file system, so nothing can be left behind; it costs
+ * the pages that were touched, not its size. Processes map it at different
+ * addresses: what is stored in it are offsets, 0 meaning "none".
+ */
+#ifndef TIDE_SHM_ARENA_H
+#define TIDE_SHM_ARENA_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct tide_arena {
+    unsigned char *base;
+    size_t size;
+    int fd; /* close-on-exec, above 2; -1 once it is not needed any more */
+};
+
+/**
+ * Create and map an arena.
+ *
+ * @param size  bytes, a multiple of the page size
+ * @return TIDE_OK; TIDE_ESYS where the system refuses the memory object or the
+ *         mapping (a caller may try again with less)
+ */
+int tide_arena_create(struct tide_arena *arena, size_t size,
+                      struct tide_error *err);
+
+/** Map the arena behind `fd`, which stays the caller's and is not kept. */
+int tide_arena_attach(struct tide_arena *arena, int fd, size_t size,
+                      struct tide_error *err);
+
+/** Close the descriptor and keep the mapping. */
+void tide_arena_close_fd(struct tide_arena *arena);
+
+/** Unmap and close. The memory is gone when the last process has done so. */
+void tide_arena_destroy(struct tide_arena *arena);
+
+/** Give the whole pages in [offset, offset + size) back; they read as zero. */
+void tide_arena_punch(const struct tide_arena *arena, uint64_t offset,
+                      size_t size);
+
+/** Is [offset, offset + size) inside the arena? */
+static inline int tide_arena_holds(const struct tide_arena *arena,
+                                   uint64_t offset, uint64_t size)
+{
+    return offset <= arena->size && size <= arena->size - offset;
+}
+
+#endif

@@ -1,0 +1,164 @@
+/*
+ * Transition              By          When
+ * FREE    -> READY        host        submit: request written, then released
+ * READY   -> CLAIMED|w    worker w    compare-and-swap; the only way to own work
+ * CLAIMED -> DONE|w       worker w    reply written, then released
+ * CLAIMED -> LOST|w       supervisor  w is reaped: w can write no more
+ * DONE    -> FREE         host        reply read, blocks returned
+ * LOST    -> FREE         host        the same; what is left is submitted anew
+ *
+ * Never: CLAIMED -> READY while w may still run (two owners: the reply would be
+ * written twice). The supervisor reaps first, then reclaims.
+ *
+ * READY RING  One producer (host), many consumers. Positions only grow. An entry
+ * is a hint where READY slots are; the claim is the swap on the slot's own word.
+ * So `head` needs no owner: whoever finds an entry whose slot is not READY helps
+ * `head` past it. That is safe because a slot becomes READY again only together
+ * with a new entry at the tail. A worker that read an old position may claim a
+ * slot of a newer entry; it owns it all the same, and the newer entry is spent.
+ *
+ * DONE STACK  Many producers (workers), emptied by the host with one exchange. The
+ * head carries how many slots are on it and whether one is urgent, so "wake me when
+ * n have arrived" costs no counter that a dying worker could leave wrong, and a
+ * host that falls asleep just after an urgent push sees it all the same. There is
+ * no pop, so no ABA.
+ *
+ * ORPHAN RING  One producer (supervisor), one consumer (host): slots of reaped
+ * workers, with their sequence. A worker may die after DONE and before its push,
+ * and nobody can tell from outside whether it pushed. So the supervisor reports
+ * the slot in its hand in any case, and the host looks in this order: (1) the
+ * ring's tail, (2) the whole done stack, (3) the ring up to that tail. Whatever a
+ * reaped worker pushed was pushed before it was reported, hence is in (2). What
+ * (3) names and is still in flight with that sequence was never pushed.
+ * A slot is reported at most once a sequence, and its sequence changes only when
+ * the host has collected it, after it read the ring's tail. So between two reads a
+ * slot is reported twice at most: late for the sequence that was just collected
+ * from the stack, and for the one submitted then. A ring of two entries a slot
+ * cannot overflow.
+ *
+ * SLEEP AND WAKE  Two store-then-look pairs; in each at least one side sees the
+ * other because all four accesses are in the one total order of seq_cst:
+ *   worker: set own bit in `asleep`, look at the ring    host: write the ring's
+ *   tail, look at `asleep`
+ *   host: set `wake_at`, look at the stack's count       worker: push, look at
+ *   `wake_at`
+ * Whoever clears the bit (or takes `wake_at`) owes the wake-up. A worker killed
+ * or stopped in that debt, or after it was woken and before it claimed, is made good
+ * by the supervisor, which wakes everybody after each death and each stop. A bit is
+ * set and cleared by name, never counted, so a death cannot leave the number of
+ * sleepers wrong.
+ *
+ * END  The host closes after its last submit; a worker looks at `closing` first and
+ * at the ring then, so that whoever sees the end sees all the work before it.
+ */
+#include "shm/board_inner.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static_assert(sizeof(struct tide_slot) == 2 * TIDE_LINE, "two lines a slot");
+
+/* ---- layout ---- */
+
+struct plan { /* offsets in the arena */
+    size_t workers;
+    size_t slots;
+    size_t ready;
+    size_t orphans;
+    size_t end;
+};
+
+static size_t round_up(size_t bytes)
+{
+    return (bytes + TIDE_LINE - 1) & ~(size_t)(TIDE_LINE - 1);
+}
+
+static struct plan make_plan(size_t slot_count, size_t worker_count)
+{
+    struct plan plan;
+    plan.workers = round_up(sizeof(struct tide_board_shared));
+    plan.slots =
+        plan.workers + worker_count * sizeof(struct tide_worker_record);
+    plan.ready = plan.slots + slot_count * sizeof(struct tide_slot);
+    plan.orphans = plan.ready + round_up(2 * slot_count * sizeof(uint32_t));
+    plan.end = plan.orphans + round_up(2 * slot_count * sizeof(uint64_t));
+    return plan;
+}
+
+static void lay_out(struct tide_board *board, uint32_t slot_count,
+                    uint32_t worker_count)
+{
+    struct plan plan = make_plan(slot_count, worker_count);
+    unsigned char *base = board->arena->base;
+    board->slot_count = slot_count;
+    board->worker_count = worker_count;
+    board->shared = (void *)base;
+    board->workers = (void *)(base + plan.workers);
+    board->slots = (void *)(base + plan.slots);
+    board->ready = (void *)(base + plan.ready);
+    board->orphans = (void *)(base + plan.orphans);
+}
+
+int tide_board_measure(size_t *out, uint32_t slot_count, uint32_t worker_count,
+                       struct tide_error *err)
+{
+    if (slot_count == 0 || slot_count > TIDE_SLOTS_MAX ||
+        (slot_count & (slot_count - 1)) != 0)
+        return tide_fail(err, TIDE_EINVAL,
+                         "slot count %u is no power of two up to %d",
+                         slot_count, TIDE_SLOTS_MAX);
+    if (worker_count == 0 || worker_count > TIDE_WORKERS_MAX)
+        return tide_fail(err, TIDE_EINVAL, "worker count %u is not in 1 .. %d",
+                         worker_count, TIDE_WORKERS_MAX);
+    *out = make_plan(slot_count, worker_count).end;
+    return TIDE_OK;
+}
+
+static int allocate_private(struct tide_board *board)
+{
+    board->in_flight = calloc(board->slot_count, sizeof *board->in_flight);
+    board->free_slots = calloc(board->slot_count, sizeof *board->free_slots);
+    board->arrived = calloc(board->slot_count, sizeof *board->arrived);
+    return board->in_flight && board->free_slots && board->arrived;
+}
+
+int tide_board_create(struct tide_board *out, const struct tide_arena *arena,
+                      uint32_t slot_count, uint32_t worker_count, int cpu_count,
+                      int event_fd, struct tide_error *err)
+{
+    size_t bytes;
+    *out = (struct tide_board){ .arena = arena, .event_fd = event_fd };
+    int status = tide_board_measure(&bytes, slot_count, worker_count, err);
+    if (status != TIDE_OK)
+        return status;
+    if (bytes > arena->size)
+        return tide_fail(err, TIDE_EINVAL, "arena too small for %u slots",
+                         slot_count);
+    lay_out(out, slot_count, worker_count);
+    if (!allocate_private(out)) {
+        tide_board_destroy(out);
+        return tide_fail(err, TIDE_ENOMEM, "cannot allocate %u slots",
+                         slot_count);
+    }
+    out->shared->slot_count = slot_count;
+    out->shared->worker_count = worker_count;
+    out->shared->cpu_count = (uint32_t)cpu_count;
+    atomic_init(&out->shared->wake_at, TIDE_NOBODY);
+    return TIDE_OK;
+}
+
+void tide_board_attach(struct tide_board *out, const struct tide_arena *arena,
+                       int event_fd)
+{
+    const struct tide_board_shared *shared = (void *)arena->base;
+    *out = (struct tide_board){ .arena = arena, .event_fd = event_fd };
+    lay_out(out, shared->slot_count, shared->worker_count);
+}
+
+void tide_board_destroy(struct tide_board *board)
+{
+    free(board->in_flight);
+    free(board->free_slots);
+    free(board->arrived);
+    board->in_flight = board->free_slots = board->arrived = NULL;
+}

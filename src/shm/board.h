@@ -1,0 +1,227 @@
+/**
+ * @file board.h
+ * @brief The slot table of a pool: chunks of work in shared memory, that workers
+ *        claim, and the two sleeps around it.
+ *
+ *   Process      May call                            Only writer of
+ *   host         tide_board_take, _submit, _kick,    a FREE slot, ready ring,
+ *                _next_done, _release, _wait, _close  `wake_at`, `closing`
+ *   worker w     tide_board_claim, _finish, _rest    its CLAIMED slot, its
+ *                                                    record, its region
+ *   supervisor   tide_board_reclaim, _rouse,         slots of reaped workers,
+ *                _wake_all                           orphan ring
+ *
+ * A slot is owned by exactly one process at every instant: state, owner and a
+ * sequence number are one atomic word, so a worker killed between any two
+ * instructions leaves either a READY slot or one that names it.
+ */
+#ifndef TIDE_SHM_BOARD_H
+#define TIDE_SHM_BOARD_H
+
+#include "shm/arena.h"
+#include "shm/region.h"
+#include "shm/slot.h"
+
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+    TIDE_WORKERS_MAX = 1024,
+    TIDE_SLOTS_MAX = 1 << 20
+};
+
+enum tide_worker_phase {
+    TIDE_WORKER_VACANT,   /* no process */
+    TIDE_WORKER_STARTING, /* forked, not yet able to claim */
+    TIDE_WORKER_UP        /* claims work */
+};
+
+struct tide_worker_record {
+    alignas(TIDE_LINE) _Atomic uint32_t wake; /* futex: changes to wake it */
+    _Atomic uint32_t hand;  /* slot + 1 that it claimed last; 0 for none */
+    _Atomic uint32_t phase; /* enum tide_worker_phase */
+    _Atomic int32_t pid;
+    _Atomic uint32_t restarts;  /* replacements of this worker so far */
+    _Atomic uint32_t failure_bytes; /* why it could not start, in a block */
+    _Atomic uint64_t failure;
+    _Atomic uint64_t items; /* totals over all incarnations */
+    _Atomic uint64_t chunks;
+    _Atomic uint64_t busy_ns;
+    struct tide_region region;
+};
+
+/** Who had a slot last, and how it died if it did. */
+struct tide_death {
+    uint32_t worker; /* 0-based */
+    pid_t pid;
+    int wait_status; /* as waitpid(2) gives it */
+};
+
+struct tide_board_shared;
+
+/** One process's view of a board: pointers into its own mapping. */
+struct tide_board {
+    const struct tide_arena *arena;
+    uint32_t slot_count; /* ours: those in the arena a worker might overwrite */
+    uint32_t worker_count;
+    struct tide_board_shared *shared;
+    struct tide_slot *slots;
+    struct tide_worker_record *workers;
+    _Atomic uint32_t *ready;
+    _Atomic uint64_t *orphans;
+    int event_fd; /* raised to wake the host */
+
+    /* The host's own, NULL elsewhere. */
+    uint32_t *in_flight;  /* per slot the sequence it was submitted with, or 0 */
+    uint32_t *free_slots; /* stack of slots that were used before */
+    uint32_t *arrived;    /* slots taken off the done stack, oldest first */
+    uint32_t free_count;
+    uint32_t used_count; /* slots below this were used at least once */
+    uint32_t arrived_at;
+    uint32_t arrived_count;
+    uint32_t flight_count; /* slots submitted and not yet handed out */
+    uint64_t orphans_seen;
+};
+
+/**
+ * The bytes of the arena that a board of this size takes.
+ *
+ * @param slot_count    a power of two up to TIDE_SLOTS_MAX
+ * @param worker_count  1 .. TIDE_WORKERS_MAX
+ * @return TIDE_OK; TIDE_EINVAL for other counts
+ */
+int tide_board_measure(size_t *out, uint32_t slot_count, uint32_t worker_count,
+                       struct tide_error *err);
+
+/**
+ * Lay out a board of such a size at the start of a zeroed arena; the host, once.
+ *
+ * @param cpu_count     processors that host and workers share: spinning is
+ *                      allowed only while there is one to spare
+ */
+int tide_board_create(struct tide_board *out, const struct tide_arena *arena,
+                      uint32_t slot_count, uint32_t worker_count, int cpu_count,
+                      int event_fd, struct tide_error *err);
+
+/** See the board in a mapped arena from a worker or the supervisor. */
+void tide_board_attach(struct tide_board *out, const struct tide_arena *arena,
+                       int event_fd);
+
+/** Free the host's private part. The arena is the caller's. */
+void tide_board_destroy(struct tide_board *board);
+
+static inline uint32_t
+tide_board_worker_count(const struct tide_board *board)
+{
+    return board->worker_count;
+}
+
+static inline uint32_t tide_board_slot_count(const struct tide_board *board)
+{
+    return board->slot_count;
+}
+
+/* ---- host ---- */
+
+/** A FREE slot to fill in; TIDE_EAGAIN when all are in use. */
+int tide_board_take(uint32_t *out, struct tide_board *board);
+
+/**
+ * Make a slot READY whose request is filled in. Wait-free. The slot is the
+ * workers' until tide_board_next_done() hands it out.
+ *
+ * @return TIDE_OK; TIDE_EAGAIN if the ring has no room, the slot stays ours
+ */
+int tide_board_submit(struct tide_board *board, uint32_t slot);
+
+/** Wake up to `count` sleeping workers for work submitted before. */
+void tide_board_kick(struct tide_board *board, uint32_t count);
+
+/**
+ * The next slot that is DONE or LOST, about in order of completion; the caller
+ * owns it until tide_board_release(). Wait-free.
+ *
+ * @param death  `worker` is filled in, and if the slot is LOST the rest too
+ * @return TIDE_SLOT_DONE or TIDE_SLOT_LOST; TIDE_SLOT_FREE if there is none now
+ */
+enum tide_slot_state tide_board_next_done(uint32_t *out,
+                                          struct tide_board *board,
+                                          struct tide_death *death);
+
+/** Make a slot FREE again, from the host's point of view. */
+void tide_board_release(struct tide_board *board, uint32_t slot);
+
+/** Has a worker work it could claim? A hint. */
+int tide_board_has_ready(const struct tide_board *board);
+
+/**
+ * Sleep until `count` slots have arrived (or all in flight, if those are fewer),
+ * an urgent one has, a worker asked for attention or died, `watch_fd` is readable
+ * or hung up, or the deadline has passed.
+ *
+ * @param watch_fd  also waited for; -1 for none
+ * @return TIDE_OK (look again: the wait may end early), TIDE_ETIMEOUT,
+ *         TIDE_EINTR after a signal
+ */
+int tide_board_wait(struct tide_board *board, uint32_t count, int watch_fd,
+                    uint64_t deadline_ns);
+
+/** Let every worker end as soon as it finds nothing to claim. */
+void tide_board_close(struct tide_board *board);
+
+/* ---- workers ---- */
+
+/**
+ * Claim the oldest ready slot. Lock-free; wait-free while there is work.
+ *
+ * @return TIDE_OK; TIDE_EAGAIN if nothing is ready
+ */
+int tide_board_claim(uint32_t *out, struct tide_board *board, uint32_t worker);
+
+/**
+ * Record `offset`, a block just allocated from `heap`, as where the slot's result
+ * is. From here on the block is returned by the host, also if the worker dies.
+ * A block recorded before is freed.
+ */
+void tide_board_publish(struct tide_slot *slot, struct tide_heap *heap,
+                        uint64_t offset);
+
+/**
+ * Hand over a claimed slot whose reply is complete, except `next` and `end_ns`.
+ *
+ * @param urgent  the host shall not sleep on it, however few it waits for
+ */
+void tide_board_finish(struct tide_board *board, uint32_t slot, uint32_t worker,
+                       int urgent);
+
+/**
+ * Wait for work: spin a little if a processor is idle, then sleep.
+ *
+ * @return TIDE_OK (claim again), TIDE_ECLOSED when there will be no more
+ */
+int tide_board_rest(struct tide_board *board, uint32_t worker);
+
+/* ---- supervisor ---- */
+
+/**
+ * After worker `death->worker` was reaped: settle its region, mark the slot in
+ * its hand LOST and tell the host. The caller then wakes everybody.
+ */
+void tide_board_reclaim(struct tide_board *board,
+                        const struct tide_death *death);
+
+/**
+ * Worker `worker` was stopped by a signal: nobody shall count on it to wake up.
+ * When it goes on it looks for work. The caller then wakes everybody.
+ */
+void tide_board_rouse(struct tide_board *board, uint32_t worker);
+
+/** Wake every sleeping worker and the host. */
+void tide_board_wake_all(struct tide_board *board);
+
+/** Is the board closed by the host? */
+int tide_board_is_closed(const struct tide_board *board);
+
+#endif

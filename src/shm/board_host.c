@@ -1,0 +1,158 @@
+/*
+ * The host's end of the board: work goes in by the ready ring and comes out by the
+ * done stack and the orphan ring. The arguments are at the top of board.c.
+ */
+#include "shm/board_inner.h"
+
+/* ---- submit ---- */
+
+int tide_board_take(uint32_t *out, struct tide_board *board)
+{
+    if (board->free_count > 0) {
+        *out = board->free_slots[--board->free_count]; /* the warmest one */
+        return TIDE_OK;
+    }
+    if (board->used_count == board->slot_count)
+        return TIDE_EAGAIN;
+    *out = board->used_count++;
+    atomic_store_explicit(&board->shared->used_count, board->used_count,
+                          memory_order_relaxed);
+    return TIDE_OK;
+}
+
+/* Room for one more entry? Spent entries at the head are dropped on the way. */
+static int ring_has_room(struct tide_board *board, uint64_t tail)
+{
+    struct tide_board_shared *shared = board->shared;
+    for (;;) {
+        uint64_t head =
+            atomic_load_explicit(&shared->ready_head, memory_order_acquire);
+        if (tail - head <= tide_ready_mask(board))
+            return 1;
+        uint32_t slot = atomic_load_explicit(
+            &board->ready[head & tide_ready_mask(board)], memory_order_relaxed);
+        uint64_t word = atomic_load_explicit(&board->slots[slot].word,
+                                             memory_order_relaxed);
+        if (tide_word_state(word) == TIDE_SLOT_READY)
+            return 0;
+        tide_help_head(shared, head);
+    }
+}
+
+int tide_board_submit(struct tide_board *board, uint32_t slot)
+{
+    struct tide_board_shared *shared = board->shared;
+    uint64_t tail =
+        atomic_load_explicit(&shared->ready_tail, memory_order_relaxed);
+    if (!ring_has_room(board, tail))
+        return TIDE_EAGAIN;
+    uint64_t word =
+        atomic_load_explicit(&board->slots[slot].word, memory_order_relaxed);
+    uint32_t sequence = tide_word_sequence(word) + 1;
+    if (sequence == 0)
+        sequence = 1; /* 0 means "not in flight" */
+    board->in_flight[slot] = sequence;
+    board->flight_count++;
+    /* A worker may die between its claim and its first store here. */
+    struct tide_reply *reply = &board->slots[slot].reply;
+    reply->hand = board->slots[slot].request.first;
+    reply->form = reply->mark = 0;
+    reply->length = reply->start_ns = 0;
+    /* Release: who claims the slot sees the request. */
+    atomic_store_explicit(&board->slots[slot].word,
+                          tide_word(TIDE_SLOT_READY, 0, sequence),
+                          memory_order_release);
+    atomic_store_explicit(&board->ready[tail & tide_ready_mask(board)], slot,
+                          memory_order_relaxed);
+    /* Release: who sees the new tail sees the entry and the READY word. */
+    atomic_store_explicit(&shared->ready_tail, tail + 1, memory_order_release);
+    return TIDE_OK;
+}
+
+/* ---- collect ---- */
+
+/* Take one slot over if it is in flight with this sequence. */
+static void arrive(struct tide_board *board, uint32_t slot, uint32_t sequence)
+{
+    if (slot >= board->used_count || sequence == 0 ||
+        board->in_flight[slot] != sequence)
+        return;
+    board->in_flight[slot] = 0;
+    board->arrived[board->arrived_count++] = slot;
+    board->flight_count--;
+}
+
+static void reverse(uint32_t *items, uint32_t count)
+{
+    for (uint32_t i = 0, j = count; i + 1 < j; i++) {
+        uint32_t item = items[i];
+        items[i] = items[--j];
+        items[j] = item;
+    }
+}
+
+/* Refill `arrived`. The order of the three steps is argued at the top. */
+static void gather(struct tide_board *board)
+{
+    struct tide_board_shared *shared = board->shared;
+    board->arrived_at = board->arrived_count = 0;
+
+    uint64_t orphan_tail =
+        atomic_load_explicit(&shared->orphan_tail, memory_order_acquire);
+
+    if (atomic_load_explicit(&shared->done, memory_order_relaxed) != 0) {
+        uint64_t head =
+            atomic_exchange_explicit(&shared->done, 0, memory_order_acquire);
+        uint32_t link = tide_done_link(head);
+        for (uint32_t left = tide_done_count(head);
+             left > 0 && link != 0 && link <= board->used_count; left--) {
+            struct tide_slot *slot = &board->slots[link - 1];
+            uint64_t word =
+                atomic_load_explicit(&slot->word, memory_order_acquire);
+            uint32_t next = slot->reply.next;
+            arrive(board, link - 1, tide_word_sequence(word));
+            link = next;
+        }
+        reverse(board->arrived, board->arrived_count);
+    }
+
+    for (; board->orphans_seen != orphan_tail; board->orphans_seen++) {
+        uint64_t entry = atomic_load_explicit(
+            &board->orphans[board->orphans_seen & tide_orphan_mask(board)],
+            memory_order_relaxed);
+        arrive(board, (uint32_t)entry, (uint32_t)(entry >> 32));
+    }
+}
+
+enum tide_slot_state tide_board_next_done(uint32_t *out,
+                                          struct tide_board *board,
+                                          struct tide_death *death)
+{
+    if (board->arrived_at == board->arrived_count) {
+        gather(board);
+        if (board->arrived_count == 0)
+            return TIDE_SLOT_FREE;
+    }
+    uint32_t slot = board->arrived[board->arrived_at++];
+    uint64_t word =
+        atomic_load_explicit(&board->slots[slot].word, memory_order_acquire);
+    *out = slot;
+    death->worker = tide_word_worker(word) % board->worker_count;
+    if (tide_word_state(word) == TIDE_SLOT_DONE)
+        return TIDE_SLOT_DONE;
+    /* The supervisor leaves in `end_ns` whom the slot was lost with. */
+    death->pid = (pid_t)(board->slots[slot].reply.end_ns >> 32);
+    death->wait_status = (int)(uint32_t)board->slots[slot].reply.end_ns;
+    return TIDE_SLOT_LOST;
+}
+
+void tide_board_release(struct tide_board *board, uint32_t slot)
+{
+    uint64_t word =
+        atomic_load_explicit(&board->slots[slot].word, memory_order_relaxed);
+    atomic_store_explicit(
+        &board->slots[slot].word,
+        tide_word(TIDE_SLOT_FREE, 0, tide_word_sequence(word)),
+        memory_order_relaxed);
+    board->free_slots[board->free_count++] = slot;
+}

@@ -1,0 +1,94 @@
+/**
+ * @file board_inner.h
+ * @brief What the files of the board share: its head in the arena, the word of a
+ *        slot. Invariants and arguments are at the top of board.c.
+ */
+#ifndef TIDE_SHM_BOARD_INNER_H
+#define TIDE_SHM_BOARD_INNER_H
+
+#include "shm/board.h"
+
+/** `wake_at` while the host is awake. */
+#define TIDE_NOBODY UINT32_MAX
+
+struct tide_board_shared {
+    uint32_t slot_count; /* for tide_board_attach() only */
+    uint32_t worker_count;
+    uint32_t cpu_count;
+
+    alignas(TIDE_LINE) _Atomic uint64_t ready_tail; /* host */
+    _Atomic uint32_t closing;
+    _Atomic uint32_t used_count; /* slots at or above it were never used */
+
+    alignas(TIDE_LINE) _Atomic uint64_t ready_head; /* anybody helps */
+
+    alignas(
+        TIDE_LINE) _Atomic uint64_t done; /* urgent, count, slot + 1; or 0 */
+
+    alignas(TIDE_LINE) _Atomic uint32_t wake_at;
+
+    alignas(TIDE_LINE) _Atomic uint64_t asleep[TIDE_WORKERS_MAX / 64];
+
+    alignas(TIDE_LINE) _Atomic uint64_t orphan_tail; /* supervisor */
+};
+
+/* ---- the word of a slot ---- */
+
+static inline uint64_t tide_word(enum tide_slot_state state, uint32_t worker,
+                                 uint32_t sequence)
+{
+    return (uint64_t)sequence << 32 | (uint64_t)worker << 8 | (uint64_t)state;
+}
+
+static inline enum tide_slot_state tide_word_state(uint64_t word)
+{
+    return (enum tide_slot_state)(word & 0xff);
+}
+
+static inline uint32_t tide_word_worker(uint64_t word)
+{
+    return (uint32_t)(word >> 8) & 0xffffff;
+}
+
+static inline uint32_t tide_word_sequence(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+
+/* ---- the head of the done stack ---- */
+
+#define TIDE_DONE_URGENT (UINT64_C(1) << 63)
+
+static inline uint32_t tide_done_count(uint64_t head)
+{
+    return (uint32_t)((head & ~TIDE_DONE_URGENT) >> 32);
+}
+
+static inline uint32_t tide_done_link(uint64_t head)
+{
+    return (uint32_t)head;
+}
+
+/* ---- the rings ---- */
+
+/* Twice the slots, so that spent entries never crowd out READY ones. */
+static inline uint32_t tide_ready_mask(const struct tide_board *board)
+{
+    return 2 * board->slot_count - 1;
+}
+
+/* Twice the slots: see ORPHAN RING in board.c. */
+static inline uint32_t tide_orphan_mask(const struct tide_board *board)
+{
+    return 2 * board->slot_count - 1;
+}
+
+/* Move the head past entry `at` if nobody has done so. */
+static inline void tide_help_head(struct tide_board_shared *shared, uint64_t at)
+{
+    atomic_compare_exchange_strong_explicit(&shared->ready_head, &at, at + 1,
+                                            memory_order_release,
+                                            memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,180 @@
+/*
+ * How the two sides of the board sleep and wake each other. The arguments are at
+ * the top of board.c.
+ *
+ * Spinning pays only while a processor has nothing better to do: of the host and
+ * the workers that are awake, no more than there are processors.
+ */
+#include "shm/board_inner.h"
+
+#include "base/clock.h"
+#include "shm/wake.h"
+
+#include <poll.h>
+
+enum {
+    SPIN_NS = 40 * 1000, /* about what falling asleep and waking costs */
+    SPIN_TURNS = 64      /* turns between two looks at the clock */
+};
+
+/* May the caller spin: is there a processor for each who is awake? */
+static int may_spin(const struct tide_board *board)
+{
+    const struct tide_board_shared *shared = board->shared;
+    uint32_t asleep = 0;
+    for (uint32_t i = 0; i < (board->worker_count + 63) / 64; i++)
+        asleep += (uint32_t)__builtin_popcountll(
+            atomic_load_explicit(&shared->asleep[i], memory_order_relaxed));
+    /* One processor is the host's. */
+    return board->worker_count < shared->cpu_count + asleep;
+}
+
+/* ---- waking ---- */
+
+static void wake_worker(struct tide_board *board, uint32_t worker)
+{
+    _Atomic uint32_t *word = &board->workers[worker].wake;
+    atomic_fetch_add_explicit(word, 1, memory_order_release);
+    tide_futex_wake(word);
+}
+
+void tide_board_kick(struct tide_board *board, uint32_t count)
+{
+    struct tide_board_shared *shared = board->shared;
+    /* The tail written before this is in the total order before the look. */
+    atomic_thread_fence(memory_order_seq_cst);
+    for (uint32_t base = 0; base < board->worker_count; base += 64) {
+        _Atomic uint64_t *bits = &shared->asleep[base / 64];
+        uint64_t seen = atomic_load_explicit(bits, memory_order_seq_cst);
+        while (seen != 0 && count > 0) {
+            uint64_t bit = seen & -seen;
+            seen &= ~bit;
+            if (atomic_fetch_and(bits, ~bit) & bit) {
+                wake_worker(board, base + (uint32_t)__builtin_ctzll(bit));
+                count--;
+            }
+        }
+    }
+}
+
+void tide_board_rouse(struct tide_board *board, uint32_t worker)
+{
+    atomic_fetch_and(&board->shared->asleep[worker / 64],
+                     ~(UINT64_C(1) << (worker % 64)));
+    /* It may have gone on and be asleep again, now without its bit. */
+    wake_worker(board, worker);
+}
+
+void tide_board_wake_all(struct tide_board *board)
+{
+    tide_board_kick(board, TIDE_WORKERS_MAX);
+    tide_event_raise(board->event_fd);
+}
+
+/* ---- host ---- */
+
+static int enough_arrived(struct tide_board *board, uint32_t count)
+{
+    struct tide_board_shared *shared = board->shared;
+    uint64_t done = atomic_load(&shared->done);
+    return tide_done_count(done) >= count || (done & TIDE_DONE_URGENT) != 0 ||
+           atomic_load(&shared->orphan_tail) != board->orphans_seen;
+}
+
+static int spin_for_arrivals(struct tide_board *board, uint32_t count)
+{
+    uint64_t until = tide_now_ns() + SPIN_NS;
+    do {
+        for (int turn = 0; turn < SPIN_TURNS; turn++) {
+            if (enough_arrived(board, count))
+                return 1;
+            tide_pause();
+        }
+    } while (tide_now_ns() < until);
+    return 0;
+}
+
+int tide_board_wait(struct tide_board *board, uint32_t count, int watch_fd,
+                    uint64_t deadline_ns)
+{
+    struct tide_board_shared *shared = board->shared;
+    if (count > board->flight_count)
+        count = board->flight_count > 0 ? board->flight_count : 1;
+    if (board->arrived_at < board->arrived_count ||
+        enough_arrived(board, count))
+        return TIDE_OK;
+    if (may_spin(board) && spin_for_arrivals(board, count))
+        return TIDE_OK;
+
+    int status = TIDE_OK;
+    atomic_store(&shared->wake_at, count);
+    if (!enough_arrived(board, count)) {
+        struct pollfd fds[2] = { { .fd = board->event_fd, .events = POLLIN },
+                                 { .fd = watch_fd, .events = POLLIN } };
+        int ready = poll(fds, 2, tide_poll_timeout_ms(deadline_ns));
+        if (ready == 0)
+            status = TIDE_ETIMEOUT;
+        else if (ready < 0)
+            status = TIDE_EINTR;
+        if (fds[0].revents != 0 && ready > 0)
+            tide_event_clear(board->event_fd);
+    }
+    atomic_store(&shared->wake_at, TIDE_NOBODY);
+    return status;
+}
+
+void tide_board_close(struct tide_board *board)
+{
+    atomic_store(&board->shared->closing, 1);
+    tide_board_kick(board, TIDE_WORKERS_MAX);
+}
+
+int tide_board_is_closed(const struct tide_board *board)
+{
+    return atomic_load(&board->shared->closing) != 0;
+}
+
+/* ---- workers ---- */
+
+int tide_board_has_ready(const struct tide_board *board)
+{
+    struct tide_board_shared *shared = board->shared;
+    uint64_t head = atomic_load(&shared->ready_head);
+    return head < atomic_load(&shared->ready_tail);
+}
+
+static int spin_for_work(struct tide_board *board)
+{
+    uint64_t until = tide_now_ns() + SPIN_NS;
+    do {
+        for (int turn = 0; turn < SPIN_TURNS; turn++) {
+            if (tide_board_has_ready(board) || tide_board_is_closed(board))
+                return 1;
+            tide_pause();
+        }
+    } while (tide_now_ns() < until);
+    return 0;
+}
+
+static void sleep_for_work(struct tide_board *board, uint32_t worker)
+{
+    _Atomic uint32_t *wake = &board->workers[worker].wake;
+    _Atomic uint64_t *bits = &board->shared->asleep[worker / 64];
+    const uint64_t bit = UINT64_C(1) << (worker % 64);
+    uint32_t seen = atomic_load(wake);
+    atomic_fetch_or(bits, bit);
+    if (!tide_board_has_ready(board) && !tide_board_is_closed(board))
+        tide_futex_wait(wake, seen);
+    atomic_fetch_and(bits, ~bit);
+}
+
+int tide_board_rest(struct tide_board *board, uint32_t worker)
+{
+    if (!may_spin(board) || !spin_for_work(board))
+        sleep_for_work(board, worker);
+    /* Work goes before the end. The end is looked at first: had it come between
+     * the two looks, so might have work. */
+    if (tide_board_is_closed(board) && !tide_board_has_ready(board))
+        return TIDE_ECLOSED;
+    return TIDE_OK;
+}
