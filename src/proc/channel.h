@@ -1,0 +1,63 @@
+/**
+ * @file channel.h
+ * @brief Whole messages, with descriptors, between host and supervisor.
+ *
+ *   Direction             Message      Meaning
+ *   host -> supervisor    CREATE       man a board: arena and eventfd attached
+ *   host -> supervisor    STOP         kill the workers of a crew
+ *   supervisor -> host    STARTED      every worker of the crew was forked
+ *   supervisor -> host    GONE         no worker is left, and why; the last word
+ *
+ * Either side sees end-of-file at once when the other is dead.
+ */
+#ifndef TIDE_PROC_CHANNEL_H
+#define TIDE_PROC_CHANNEL_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+enum { TIDE_MESSAGE_FDS = 2, TIDE_REASON_BYTES = 200 };
+
+enum tide_message_kind {
+    TIDE_MESSAGE_CREATE,
+    TIDE_MESSAGE_STOP,
+    TIDE_MESSAGE_STARTED,
+    TIDE_MESSAGE_GONE
+};
+
+struct tide_message {
+    uint32_t kind; /* enum tide_message_kind */
+    uint32_t crew; /* chosen by the host */
+    uint64_t arena_bytes;    /* CREATE */
+    uint64_t config;         /* CREATE: block for the workers, or 0 */
+    uint64_t config_bytes;   /* CREATE */
+    uint32_t broken;         /* GONE: ended against the host's will */
+    char reason[TIDE_REASON_BYTES]; /* GONE and broken: why */
+};
+
+/** A pair of connected ends, close-on-exec and above 2. */
+int tide_channel_open(int ends[2], struct tide_error *err);
+
+/**
+ * Send a message; blocks while the other side's queue is full.
+ *
+ * @param fds  NULL, or TIDE_MESSAGE_FDS descriptors that are passed along
+ * @return TIDE_OK; TIDE_EBROKEN if the other side is gone; TIDE_ESYS
+ */
+int tide_channel_send(int end, const struct tide_message *message,
+                      const int *fds);
+
+/**
+ * Receive a message if there is one; never blocks.
+ *
+ * @param fds  TIDE_MESSAGE_FDS places, -1 where none came; theirs is the caller's
+ * @return TIDE_OK; TIDE_EAGAIN; TIDE_EBROKEN if the other side is gone or what
+ *         came is no message
+ */
+int tide_channel_receive(int end, struct tide_message *out, int *fds);
+
+/** Close the descriptors that came with a message. */
+void tide_channel_drop(int *fds);
+
+#endif

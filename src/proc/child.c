@@ -1,0 +1,115 @@
+#include "proc/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { FIRST_FD = 3 };
+
+pid_t tide_child_fork(void)
+{
+    sigset_t all, before;
+    fflush(NULL);
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    pid_t pid = fork();
+    if (pid != 0) {
+        int saved = errno;
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        errno = saved;
+    }
+    return pid;
+}
+
+static void reset_signals(void)
+{
+    struct sigaction fresh = { .sa_handler = SIG_DFL };
+    for (int signal_number = 1; signal_number < NSIG; signal_number++)
+        sigaction(signal_number, &fresh, NULL); /* fails for KILL and STOP */
+}
+
+static void ignore(int signal_number)
+{
+    sigaction(signal_number, &(struct sigaction){ .sa_handler = SIG_IGN },
+              NULL);
+}
+
+/* Close all above 2 but `keep`, which becomes FIRST_FD. */
+static int close_all_but(int keep)
+{
+    if (keep != FIRST_FD)
+        dup3(keep, FIRST_FD, O_CLOEXEC);
+    if (syscall(SYS_close_range, FIRST_FD + 1, UINT_MAX, 0) != 0) {
+        long limit = sysconf(_SC_OPEN_MAX); /* a kernel before 5.9 */
+        for (int fd = FIRST_FD + 1; fd < limit; fd++)
+            close(fd);
+    }
+    return FIRST_FD;
+}
+
+/* What the process opens or receives later must not become its stdout. */
+static void fill_stdio(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd < FIRST_FD);
+    if (fd >= 0)
+        close(fd);
+}
+
+static void use_null_stdin(void)
+{
+    int null = open("/dev/null", O_RDONLY);
+    if (null > 0) {
+        dup2(null, STDIN_FILENO);
+        close(null);
+    }
+}
+
+int tide_child_become_supervisor(int keep)
+{
+    sigset_t blocked;
+    reset_signals();
+    ignore(SIGINT);
+    ignore(SIGQUIT);
+    ignore(SIGTERM);
+    ignore(SIGHUP);
+    ignore(SIGPIPE);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGCHLD);
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
+    prctl(PR_SET_NAME, "tidemill-super");
+    int kept = close_all_but(keep);
+    fill_stdio();
+    return kept;
+}
+
+int tide_child_become_worker(pid_t parent, int keep, const char *name)
+{
+    sigset_t none;
+    reset_signals();
+    ignore(SIGINT);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(EXIT_FAILURE); /* it died before the line above */
+    prctl(PR_SET_NAME, name);
+    int kept = close_all_but(keep);
+    use_null_stdin();
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    return kept;
+}
+
+void tide_child_exit(int code)
+{
+    fflush(NULL);
+    _exit(code);
+}

@@ -1,0 +1,37 @@
+/**
+ * @file child.h
+ * @brief What a forked process does before anything else.
+ */
+#ifndef TIDE_PROC_CHILD_H
+#define TIDE_PROC_CHILD_H
+
+#include <sys/types.h>
+
+/**
+ * Fork, with stdio flushed so that nothing is printed twice, and every signal
+ * blocked in the child until tide_child_*() has set its dispositions.
+ */
+pid_t tide_child_fork(void);
+
+/**
+ * Become a supervisor: signals that end a terminal's job are ignored (its end is
+ * the host's end), SIGCHLD is blocked for a signalfd, all others are default.
+ * Every descriptor above 2 but `keep` is closed; those up to 2 are open.
+ *
+ * @return the number that `keep` has now
+ */
+int tide_child_become_supervisor(int keep);
+
+/**
+ * Become a worker: killed when `parent` dies, SIGINT ignored, every other signal
+ * default and unblocked, standard input empty, stdout line-buffered, descriptors
+ * above 2 closed but `keep`. Ends the process if `parent` is dead already.
+ *
+ * @return the number that `keep` has now
+ */
+int tide_child_become_worker(pid_t parent, int keep, const char *name);
+
+/** End a child: stdio flushed, no atexit handler of the host run. */
+_Noreturn void tide_child_exit(int code);
+
+#endif

@@ -1,0 +1,64 @@
+/**
+ * @file supervisor.h
+ * @brief The small process that owns the workers of its host.
+ *
+ * It is forked from the host, is single-threaded and runs no user code. It forks
+ * workers, reaps and replaces them, and marks the work of those that died. Its
+ * life is bound to the host's: end-of-file on the channel, or the host's death,
+ * makes it kill and reap its workers and end.
+ */
+#ifndef TIDE_PROC_SUPERVISOR_H
+#define TIDE_PROC_SUPERVISOR_H
+
+#include "base/status.h"
+#include "shm/board.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/** Exit code of a worker that could not start and has said why in its record. */
+enum { TIDE_EXIT_NOT_STARTED = 113 };
+
+/** What a worker process is given. */
+struct tide_worker_env {
+    struct tide_board *board;
+    uint32_t index;        /* 0-based */
+    const void *config;    /* as given to tide_supervisor_create's message */
+    size_t config_bytes;
+    void *context;         /* what prepare() returned, copied by the fork */
+};
+
+/** What workers are; below the Lua rooms they are two functions. */
+struct tide_worker_ops {
+    /** In the supervisor, before its first fork: what all workers share. */
+    void *(*prepare)(void *argument);
+    /** In the worker, until the board is closed. @return its exit code */
+    int (*run)(struct tide_worker_env *env);
+    void *argument; /* passed to prepare() */
+};
+
+/** The host's hold on its supervisor. */
+struct tide_supervisor {
+    pid_t pid;
+    int channel; /* readable or hung up: receive, see channel.h */
+    pid_t owner; /* the process that started it: no other may use it */
+};
+
+/**
+ * Fork a supervisor. The cost of each of its workers depends on how large the
+ * caller is now.
+ *
+ * @param ops  copied
+ */
+int tide_supervisor_start(struct tide_supervisor *out,
+                          const struct tide_worker_ops *ops,
+                          struct tide_error *err);
+
+/**
+ * End a supervisor and all its workers, and reap it. Returns when they are gone;
+ * one that does not react is killed after some seconds, and its workers with it.
+ * In a process other than its owner only the descriptor is closed.
+ */
+void tide_supervisor_stop(struct tide_supervisor *supervisor);
+
+#endif
