@@ -1,0 +1,36 @@
+/**
+ * @file host.h
+ * @brief A host process's side of its supervisor: messages in, states out.
+ *
+ * One host object serves every pool of the process. It is single-threaded like
+ * the Lua state that owns it, has no thread and installs no signal handler.
+ */
+#ifndef TIDE_POOL_HOST_H
+#define TIDE_POOL_HOST_H
+
+#include "base/status.h"
+#include "proc/supervisor.h"
+
+struct tide_pool;
+
+struct tide_host {
+    struct tide_supervisor supervisor;
+    int alive; /* the supervisor answers */
+    uint32_t last_crew;
+    struct tide_pool *pools;
+};
+
+/** Fork the supervisor. Best done while the process is small. */
+int tide_host_start(struct tide_host *out, const struct tide_worker_ops *ops,
+                    struct tide_error *err);
+
+/** End the supervisor and with it every worker. Pools that are left are broken. */
+void tide_host_stop(struct tide_host *host);
+
+/** Take in what the supervisor has sent. Never blocks. */
+void tide_host_attend(struct tide_host *host);
+
+/** Is the caller the process that started the host? A forked copy is not. */
+int tide_host_is_ours(const struct tide_host *host);
+
+#endif

@@ -1,0 +1,369 @@
+/*
+ * The arena of a pool: the board, then one region per process. Regions are made
+ * as large as address space allows, since only touched pages cost anything.
+ *
+ *   [board | host's region header | host's region | worker 1's region | ...]
+ *
+ * An arena belongs to one pool, so that a worker gone wild can harm no other
+ * pool, and the system takes all of it back when the pool ends.
+ *
+ * What a worker wrote is not trusted: an outcome is a copy, and its block must
+ * lie in the region of the worker that claimed the slot.
+ */
+#include "pool/pool.h"
+
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "proc/channel.h"
+#include "shm/wake.h"
+
+#include <poll.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { DEFAULT_SLOTS = 4096, PAGE_BYTES = 4096 };
+
+static const uint64_t default_region_bytes = UINT64_C(1) << 36;
+static const uint64_t least_region_bytes = UINT64_C(1) << 24;
+static const uint64_t most_arena_bytes = UINT64_C(1) << 45;
+
+static uint64_t round_up(uint64_t bytes, uint64_t unit)
+{
+    return (bytes + unit - 1) / unit * unit;
+}
+
+/* ---- opening ---- */
+
+/* Map an arena with the largest regions that the address space has room for. */
+static int map_arena(struct tide_pool *pool, uint64_t head_bytes,
+                     uint32_t region_count, uint64_t *region_bytes,
+                     struct tide_error *err)
+{
+    const uint64_t most = most_arena_bytes / region_count;
+    if (*region_bytes > most)
+        *region_bytes = most;
+    for (;; *region_bytes /= 2) {
+        *region_bytes -= *region_bytes % PAGE_BYTES;
+        size_t size = (size_t)(head_bytes + *region_bytes * region_count);
+        int status = tide_arena_create(&pool->arena, size, err);
+        if (status == TIDE_OK || *region_bytes / 2 < least_region_bytes)
+            return status;
+    }
+}
+
+static int lay_out(struct tide_pool *pool,
+                   const struct tide_pool_options *options, int event_fd,
+                   struct tide_error *err)
+{
+    uint32_t workers = options->worker_count;
+    uint32_t slots = options->slot_count ? options->slot_count : DEFAULT_SLOTS;
+    uint64_t region_bytes = options->region_bytes ? options->region_bytes
+                                                  : default_region_bytes;
+    size_t board_bytes;
+    int status = tide_board_measure(&board_bytes, slots, workers, err);
+    if (status != TIDE_OK)
+        return status;
+    uint64_t head_bytes =
+        round_up(board_bytes + sizeof(struct tide_region), PAGE_BYTES);
+    if (region_bytes < PAGE_BYTES)
+        region_bytes = PAGE_BYTES;
+    status = map_arena(pool, head_bytes, workers + 1, &region_bytes, err);
+    if (status != TIDE_OK)
+        return status;
+    status = tide_board_create(&pool->board, &pool->arena, slots, workers,
+                               tide_cpu_count(), event_fd, err);
+    if (status != TIDE_OK)
+        return status;
+    pool->region = (void *)(pool->arena.base + board_bytes);
+    uint64_t at = head_bytes;
+    tide_region_init(pool->region, at, at + region_bytes);
+    for (uint32_t i = 0; i < workers; i++) {
+        at += region_bytes;
+        tide_region_init(&pool->board.workers[i].region, at,
+                         at + region_bytes);
+    }
+    tide_heap_open(&pool->heap, &pool->arena, pool->region);
+    pool->tags = calloc(slots, sizeof *pool->tags);
+    return pool->tags ? TIDE_OK
+                      : tide_fail(err, TIDE_ENOMEM, "cannot allocate %u slots",
+                                  slots);
+}
+
+static int copy_config(struct tide_pool *pool,
+                       const struct tide_pool_options *options,
+                       struct tide_error *err)
+{
+    if (options->config_bytes == 0)
+        return TIDE_OK;
+    pool->config = tide_pool_alloc(pool, options->config_bytes);
+    if (pool->config == 0)
+        return tide_fail(err, TIDE_ENOMEM, "no room for %zu bytes of options",
+                         options->config_bytes);
+    memcpy(tide_pool_at(pool, pool->config), options->config,
+           options->config_bytes);
+    return TIDE_OK;
+}
+
+/* Wait for news of the supervisor. */
+static int listen(struct tide_pool *pool, uint64_t deadline_ns)
+{
+    struct pollfd fd = { .fd = pool->host->supervisor.channel,
+                         .events = POLLIN };
+    int ready = poll(&fd, 1, tide_poll_timeout_ms(deadline_ns));
+    if (ready == 0)
+        return TIDE_ETIMEOUT;
+    if (ready < 0)
+        return errno == EINTR ? TIDE_EINTR : TIDE_ESYS;
+    tide_host_attend(pool->host);
+    return TIDE_OK;
+}
+
+static int start_crew(struct tide_pool *pool,
+                      const struct tide_pool_options *options,
+                      struct tide_error *err)
+{
+    struct tide_message order = { .kind = TIDE_MESSAGE_CREATE,
+                                  .crew = pool->crew,
+                                  .arena_bytes = pool->arena.size,
+                                  .config = pool->config,
+                                  .config_bytes = options->config_bytes };
+    int fds[TIDE_MESSAGE_FDS] = { pool->arena.fd, pool->board.event_fd };
+    int status = TIDE_EBROKEN;
+    if (pool->host->alive)
+        status =
+            tide_channel_send(pool->host->supervisor.channel, &order, fds);
+    if (status != TIDE_OK)
+        return tide_fail(err, TIDE_EBROKEN, "the supervisor is gone");
+    while (!pool->started && !pool->gone)
+        listen(pool, TIDE_FOREVER); /* it answers, or its end is seen */
+    if (pool->gone)
+        return tide_fail(err, TIDE_EBROKEN, "%s", pool->reason);
+    tide_arena_close_fd(&pool->arena);
+    return TIDE_OK;
+}
+
+int tide_pool_open(struct tide_pool **out, struct tide_host *host,
+                   const struct tide_pool_options *options,
+                   struct tide_error *err)
+{
+    int event_fd = -1;
+    struct tide_pool *pool = calloc(1, sizeof *pool);
+    if (pool == NULL)
+        return tide_fail(err, TIDE_ENOMEM, "cannot allocate a pool");
+    pool->host = host;
+    pool->arena.fd = pool->board.event_fd = -1;
+    pool->crew = ++host->last_crew;
+    pool->next = host->pools;
+    host->pools = pool;
+
+    int status = tide_event_open(&event_fd, err);
+    if (status == TIDE_OK)
+        status = lay_out(pool, options, event_fd, err);
+    pool->board.event_fd = event_fd;
+    if (status == TIDE_OK)
+        status = copy_config(pool, options, err);
+    if (status == TIDE_OK)
+        status = start_crew(pool, options, err);
+    if (status != TIDE_OK) {
+        tide_pool_free(pool);
+        return status;
+    }
+    *out = pool;
+    return TIDE_OK;
+}
+
+static int all_up(const struct tide_pool *pool)
+{
+    for (uint32_t i = 0; i < tide_board_worker_count(&pool->board); i++)
+        if (atomic_load(&pool->board.workers[i].phase) != TIDE_WORKER_UP)
+            return 0;
+    return 1;
+}
+
+int tide_pool_await_start(struct tide_pool *pool, uint64_t deadline_ns)
+{
+    while (!pool->gone && !all_up(pool)) {
+        int status = tide_pool_wait(pool, 1, deadline_ns);
+        if (status == TIDE_ETIMEOUT || status == TIDE_EINTR)
+            return status;
+    }
+    return pool->gone ? TIDE_EBROKEN : TIDE_OK;
+}
+
+/* ---- memory ---- */
+
+uint64_t tide_pool_alloc(struct tide_pool *pool, uint64_t bytes)
+{
+    uint64_t offset = tide_heap_alloc(&pool->heap, bytes);
+    tide_heap_settle(&pool->heap);
+    return offset;
+}
+
+void tide_pool_free_block(struct tide_pool *pool, uint64_t offset)
+{
+    tide_heap_free(&pool->heap, offset);
+}
+
+unsigned char *tide_pool_at(const struct tide_pool *pool, uint64_t offset)
+{
+    return pool->arena.base + offset;
+}
+
+/* ---- requests ---- */
+
+int tide_pool_has_slot(const struct tide_pool *pool)
+{
+    return pool->board.free_count > 0 ||
+           pool->board.used_count < tide_board_slot_count(&pool->board);
+}
+
+int tide_pool_submit(struct tide_pool *pool, const struct tide_request *request,
+                     uint64_t tag)
+{
+    uint32_t slot;
+    if (tide_board_take(&slot, &pool->board) != TIDE_OK)
+        return TIDE_EAGAIN;
+    pool->board.slots[slot].request = *request;
+    pool->tags[slot] = tag;
+    if (tide_board_submit(&pool->board, slot) == TIDE_OK)
+        return TIDE_OK;
+    tide_board_release(&pool->board, slot);
+    return TIDE_EAGAIN;
+}
+
+void tide_pool_kick(struct tide_pool *pool, uint32_t count)
+{
+    tide_board_kick(&pool->board, count);
+}
+
+uint32_t tide_pool_in_flight(const struct tide_pool *pool)
+{
+    return pool->board.flight_count + pool->board.arrived_count -
+           pool->board.arrived_at;
+}
+
+/* ---- outcomes ---- */
+
+static struct tide_region *region_of(const struct tide_pool *pool,
+                                     const struct tide_outcome *outcome)
+{
+    return &pool->board.workers[outcome->death.worker].region;
+}
+
+/* Find the reply's bytes; a reply that points elsewhere has none. */
+static void locate_bytes(const struct tide_pool *pool, struct tide_slot *slot,
+                         struct tide_outcome *out)
+{
+    if ((out->reply.form & TIDE_REPLY_BLOCK) == 0) {
+        out->bytes = slot->reply.result.bytes;
+        out->capacity = TIDE_INLINE_BYTES;
+        return;
+    }
+    uint64_t offset = out->reply.result.offset;
+    const struct tide_region *region = region_of(pool, out);
+    out->bytes = pool->arena.base + offset;
+    out->capacity = tide_region_holds(region, offset, 1)
+                        ? tide_block_capacity(&pool->arena, offset)
+                        : 0;
+    if (!tide_region_holds(region, offset, out->capacity))
+        out->capacity = 0;
+    if (out->capacity == 0)
+        out->reply.form &= ~TIDE_REPLY_BLOCK; /* nothing to give back */
+}
+
+int tide_pool_receive(struct tide_pool *pool, struct tide_outcome *out)
+{
+    uint32_t index;
+    enum tide_slot_state state =
+        tide_board_next_done(&index, &pool->board, &out->death);
+    if (state == TIDE_SLOT_FREE)
+        return TIDE_EAGAIN;
+    struct tide_slot *slot = &pool->board.slots[index];
+    out->slot = index;
+    out->tag = pool->tags[index];
+    out->lost = state == TIDE_SLOT_LOST;
+    out->request = slot->request;
+    out->reply = slot->reply;
+    locate_bytes(pool, slot, out);
+    return TIDE_OK;
+}
+
+void tide_pool_release(struct tide_pool *pool,
+                       const struct tide_outcome *outcome)
+{
+    if ((outcome->reply.form & TIDE_REPLY_BLOCK) != 0)
+        tide_region_return(&pool->arena, region_of(pool, outcome),
+                           outcome->reply.result.offset);
+    tide_board_release(&pool->board, outcome->slot);
+}
+
+int tide_pool_wait(struct tide_pool *pool, uint32_t count,
+                   uint64_t deadline_ns)
+{
+    int status = TIDE_EBROKEN;
+    if (!pool->gone)
+        status = tide_board_wait(&pool->board, count,
+                                 pool->host->supervisor.channel, deadline_ns);
+    tide_host_attend(pool->host);
+    return status;
+}
+
+/* ---- ending ---- */
+
+void tide_pool_close(struct tide_pool *pool)
+{
+    if (!pool->gone)
+        tide_board_close(&pool->board);
+}
+
+void tide_pool_kill(struct tide_pool *pool)
+{
+    struct tide_message stop = { .kind = TIDE_MESSAGE_STOP,
+                                 .crew = pool->crew };
+    if (!pool->gone && pool->host->alive && tide_host_is_ours(pool->host))
+        tide_channel_send(pool->host->supervisor.channel, &stop, NULL);
+}
+
+int tide_pool_join(struct tide_pool *pool, uint64_t deadline_ns)
+{
+    while (!pool->gone) {
+        int status = listen(pool, deadline_ns);
+        if (status == TIDE_ETIMEOUT || status == TIDE_EINTR)
+            return status;
+    }
+    return TIDE_OK;
+}
+
+void tide_pool_on_gone(struct tide_pool *pool, const char *reason)
+{
+    if (pool->gone)
+        return;
+    pool->gone = 1;
+    pool->broken = reason != NULL;
+    if (reason != NULL)
+        snprintf(pool->reason, sizeof pool->reason, "%s", reason);
+}
+
+static void unlink_pool(struct tide_pool *pool)
+{
+    struct tide_pool **at = &pool->host->pools;
+    while (*at != NULL && *at != pool)
+        at = &(*at)->next;
+    if (*at == pool)
+        *at = pool->next;
+}
+
+void tide_pool_free(struct tide_pool *pool)
+{
+    tide_pool_kill(pool);
+    unlink_pool(pool);
+    if (pool->board.event_fd >= 0)
+        close(pool->board.event_fd);
+    tide_board_destroy(&pool->board);
+    tide_arena_destroy(&pool->arena);
+    free(pool->tags);
+    free(pool);
+}

@@ -1,0 +1,118 @@
+/**
+ * @file pool.h
+ * @brief A pool as the rooms above see it: requests in, outcomes out.
+ *
+ * This is the local engine: it runs requests in worker processes of this machine
+ * through the slot table. It knows neither items nor order (ledger.h) nor what
+ * the bytes mean (the Lua rooms). Everything here is the host's and is called
+ * from one thread.
+ */
+#ifndef TIDE_POOL_POOL_H
+#define TIDE_POOL_POOL_H
+
+#include "pool/host.h"
+#include "shm/board.h"
+
+struct tide_pool_options {
+    uint32_t worker_count;
+    uint32_t slot_count;    /* a power of two; 0 for the default */
+    uint64_t region_bytes;  /* address space per process; 0 for the default */
+    const void *config;     /* copied; every worker gets it when it starts */
+    size_t config_bytes;
+};
+
+struct tide_pool {
+    struct tide_pool *next;
+    struct tide_host *host;
+    uint32_t crew;
+    struct tide_arena arena;
+    struct tide_board board;
+    struct tide_region *region; /* ours, in the arena */
+    struct tide_heap heap;
+    uint64_t *tags; /* per slot */
+    uint64_t config;
+    int started;
+    int gone;   /* no worker is left, none will be started */
+    int broken; /* gone against our will, see `reason` */
+    char reason[200];
+};
+
+/** What became of a request. */
+struct tide_outcome {
+    uint64_t tag;
+    uint32_t slot;
+    int lost; /* the worker died: see `death`; the reply goes as far as it got */
+    struct tide_death death;
+    struct tide_request request; /* as it was submitted */
+    struct tide_reply reply;     /* a copy */
+    const unsigned char *bytes;  /* the result, inside or outside the slot */
+    uint64_t capacity;           /* of `bytes`: nothing beyond is readable */
+};
+
+/**
+ * Make the arena and have the supervisor fork the workers.
+ *
+ * @return TIDE_OK; TIDE_ESYS and others with the cause, e.g. that a worker cannot
+ *         be forked: then none is left
+ */
+int tide_pool_open(struct tide_pool **out, struct tide_host *host,
+                   const struct tide_pool_options *options,
+                   struct tide_error *err);
+
+/** Kill what still runs, without waiting for it, and free everything. */
+void tide_pool_free(struct tide_pool *pool);
+
+/**
+ * Wait until every worker has started.
+ *
+ * @return TIDE_OK; TIDE_ETIMEOUT; TIDE_EINTR; TIDE_EBROKEN
+ */
+int tide_pool_await_start(struct tide_pool *pool, uint64_t deadline_ns);
+
+/** A block for arguments or a function, as an offset; 0 without memory. */
+uint64_t tide_pool_alloc(struct tide_pool *pool, uint64_t bytes);
+void tide_pool_free_block(struct tide_pool *pool, uint64_t offset);
+unsigned char *tide_pool_at(const struct tide_pool *pool, uint64_t offset);
+
+/** Can a request be submitted now? */
+int tide_pool_has_slot(const struct tide_pool *pool);
+
+/** Submit a copy of `request`. @return TIDE_OK; TIDE_EAGAIN */
+int tide_pool_submit(struct tide_pool *pool, const struct tide_request *request,
+                     uint64_t tag);
+
+/** Wake sleeping workers for up to `count` requests submitted before. */
+void tide_pool_kick(struct tide_pool *pool, uint32_t count);
+
+/** Requests submitted whose outcomes have not been received. */
+uint32_t tide_pool_in_flight(const struct tide_pool *pool);
+
+/** The next outcome. @return TIDE_OK, then tide_pool_release(); TIDE_EAGAIN */
+int tide_pool_receive(struct tide_pool *pool, struct tide_outcome *out);
+
+/** Give back the memory of an outcome. */
+void tide_pool_release(struct tide_pool *pool,
+                       const struct tide_outcome *outcome);
+
+/**
+ * Sleep until `count` outcomes can be received, something urgent or unexpected
+ * happened, or the deadline passed. May return early.
+ *
+ * @return TIDE_OK; TIDE_ETIMEOUT; TIDE_EINTR; TIDE_EBROKEN: look at `gone`
+ */
+int tide_pool_wait(struct tide_pool *pool, uint32_t count,
+                   uint64_t deadline_ns);
+
+/** Let the workers end when nothing is left to do. */
+void tide_pool_close(struct tide_pool *pool);
+
+/** Kill the workers. Outcomes that have arrived can still be received. */
+void tide_pool_kill(struct tide_pool *pool);
+
+/** Wait until no worker is left. @return TIDE_OK; TIDE_ETIMEOUT; TIDE_EINTR */
+int tide_pool_join(struct tide_pool *pool, uint64_t deadline_ns);
+
+/** For tide_host_attend(): the supervisor's last word. */
+void tide_pool_on_gone(struct tide_pool *pool, const char *reason);
+
+#endif
