@@ -1,0 +1,92 @@
+--- Parallel compute scripted in Lua: pools of worker processes.
+
+local columns = require "tidemill.columns"
+local core = require "tidemill.core"
+local errors = require "tidemill.errors"
+local pool = require "tidemill.pool"
+local range = require "tidemill.range"
+
+local tidemill = { _VERSION = "Tidemill 0.1.0" }
+
+core.configure { error = errors.mt, columns = columns }
+-- While the process is small a supervisor costs little, and so does each worker after it. A worker
+-- starts one only if it makes a pool of its own.
+if not core.worker() then core.start() end
+
+--- Make a pool of worker processes.
+---
+--- Raises an error object of kind `"init"` if the initializer raises, `"broken"` if the workers
+--- cannot be started.
+---@param options? integer|tidemill.PoolOptions  how many workers, or options
+---@return tidemill.Pool
+function tidemill.pool(options)
+  return pool.new(options, "tidemill.pool")
+end
+
+--- Run `fn(pool)` with a new pool and return what it returns. When it returns, what is outstanding is
+--- waited for; when it raises, the pool is terminated and the same error raised.
+---@param options? integer|tidemill.PoolOptions
+---@param fn fun(pool: tidemill.Pool): any ...
+---@return any ...
+function tidemill.with(options, fn)
+  if type(fn) ~= "function" then
+    error("tidemill.with: fn must be a function, got " .. type(fn), 2)
+  end
+  local made = pool.new(options, "tidemill.with")
+  local function close(ok, ...)
+    if not ok then
+      made:terminate()
+      error((...), 0)
+    end
+    made:close()
+    made:join()
+    return ...
+  end
+  return close(pcall(fn, made))
+end
+
+--- Processors this process may use: affinity and cgroup quota; at least 1.
+---@return integer
+function tidemill.cpu_count()
+  return core.cpu_count()
+end
+
+--- The numbers first, first + step, ... last, of which only the bounds travel.
+---@param first number
+---@param last number
+---@param step? number  1 when omitted
+---@return tidemill.Range
+function tidemill.range(first, last, step)
+  return range.new(first, last, step)
+end
+
+--- Is `value` one of Tidemill's error objects?
+---@param value any
+---@return boolean
+function tidemill.is_error(value)
+  return errors.is_error(value)
+end
+
+--- Which worker this is.
+---@return { id: integer, pid: integer, pool: string }?  nil outside a worker
+function tidemill.worker()
+  local id, pid, name = core.worker()
+  return id and { id = id, pid = pid, pool = name } or nil
+end
+
+--- Values as bytes, in the codec that work travels in. Raises kind `"encode"`.
+---@param ... any
+---@return string
+function tidemill.encode(...)
+  return core.encode(...)
+end
+
+--- The values in such bytes. Bytecode in them is loaded: decode only what you trust.
+--- Raises kind `"decode"`.
+---@param bytes string
+---@return any ...
+function tidemill.decode(bytes)
+  return core.decode(bytes)
+end
+
+return tidemill

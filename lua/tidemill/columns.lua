@@ -1,0 +1,103 @@
+--- Loops over columns of plain numbers and booleans, written so that LuaJIT compiles each into
+--- machine code without a call into C or an allocation per item. The pointers are valid for the
+--- call; the C half made them and knows their bounds.
+
+local ffi = require "ffi"
+
+local cast = ffi.cast
+local doubles = ffi.typeof "double *"
+local bytes = ffi.typeof "uint8_t *"
+
+local columns = {}
+
+--- Copy numbers out of a table, as far as they are numbers.
+---@param column lightuserdata  double[count]
+---@param items any[]
+---@param from integer          items[from + 1] goes first
+---@param count integer
+---@return integer filled       places written before the first item that is no number
+function columns.fill(column, items, from, count)
+  local out = cast(doubles, column)
+  for i = 0, count - 1 do
+    local item = items[from + i + 1]
+    if type(item) ~= "number" then return i end
+    out[i] = item
+  end
+  return count
+end
+
+--- Copy numbers into a table, to results[from + 1] and on.
+---@param column lightuserdata  double[count]
+---@param results any[]
+---@param from integer
+---@param count integer
+function columns.drain_numbers(column, results, from, count)
+  local source = cast(doubles, column)
+  for i = 0, count - 1 do results[from + i + 1] = source[i] end
+end
+
+--- The same for booleans, a byte each.
+---@param column lightuserdata  uint8_t[count]
+---@param results any[]
+---@param from integer
+---@param count integer
+function columns.drain_booleans(column, results, from, count)
+  local source = cast(bytes, column)
+  for i = 0, count - 1 do results[from + i + 1] = source[i] ~= 0 end
+end
+
+-- The worker's loop. Results are indexed by item; `hand` is stored before each call, after the
+-- result before it. What does not fit the column ends the loop and is handed back.
+local template = [[
+local cast, doubles, bytes, hands = ...
+return function(f, args, results, hand, item, count)
+  args, results, hand = cast(doubles, args), cast(RESULTS, results), cast(hands, hand)
+  PREPARE
+  for i = item, count - 1 do
+    hand[0] = i
+    local result = f(ARGUMENT)
+    STORE
+  end
+  return count
+end
+]]
+
+local arguments = {
+  column = { PREPARE = "", ARGUMENT = "args[i]" },
+  range = { PREPARE = "local first, step = args[0], args[1]", ARGUMENT = "first + i * step" },
+}
+
+local stores = {
+  number = {
+    RESULTS = "doubles",
+    STORE = "if type(result) ~= 'number' then return i, result end results[i] = result",
+  },
+  boolean = {
+    RESULTS = "bytes",
+    STORE = "if result == true then results[i] = 1 elseif result == false then results[i] = 0 "
+      .. "else return i, result end",
+  },
+}
+
+local hands = ffi.typeof "uint32_t *"
+local dumped = {}
+
+local function compile(argument, store)
+  local source = template:gsub("%u%u%u+", function(name)
+    return arguments[argument][name] or stores[store][name]
+  end)
+  return string.dump(assert(loadstring(source, "=tidemill.loop")))
+end
+
+--- A new copy of the loop, so that its compiled code is one function's alone.
+---@param range boolean    arguments are a range's bounds, else a column
+---@param boolean boolean  results are booleans, else numbers
+---@return function
+function columns.loop(range, boolean)
+  local argument, store = range and "range" or "column", boolean and "boolean" or "number"
+  local key = argument .. store
+  dumped[key] = dumped[key] or compile(argument, store)
+  return loadstring(dumped[key])(cast, doubles, bytes, hands)
+end
+
+return columns

@@ -1,0 +1,40 @@
+--- Lazy sequences of numbers: only their bounds travel.
+
+local range = {}
+
+---@class tidemill.Range
+---@field first number
+---@field last number
+---@field step number
+---@field count integer  how many numbers there are
+local Range_mt = { __name = "tidemill.Range" }
+range.mt = Range_mt
+
+function Range_mt.__tostring(self)
+  return ("range(%.14g, %.14g, %.14g)"):format(self.first, self.last, self.step)
+end
+
+--- The numbers first, first + step, ... up to and including last, as a `for` loop counts them.
+---@param first number
+---@param last number
+---@param step? number  1 when omitted
+---@return tidemill.Range
+function range.new(first, last, step)
+  step = step or 1
+  for name, value in pairs { first = first, last = last, step = step } do
+    if type(value) ~= "number" or value ~= value or math.abs(value) == math.huge then
+      error(("range: %s must be a finite number, got %s"):format(name, tostring(value)), 2)
+    end
+  end
+  if step == 0 then error("range: step must not be 0", 2) end
+  local count = math.max(0, math.floor((last - first) / step) + 1)
+  return setmetatable({ first = first, last = last, step = step, count = count }, Range_mt)
+end
+
+---@param value any
+---@return boolean
+function range.is_range(value)
+  return getmetatable(value) == Range_mt
+end
+
+return range

@@ -1,0 +1,308 @@
+/*
+ * The `tidemill` command: a client of the library. It alone prints, exits and
+ * installs a signal handler.
+ *
+ * Ctrl-C comes in three steps, each a fallback of the one before:
+ *   1. a hook raises an error in the script at its next instruction, and again at
+ *      every one after, so that no pcall() can swallow it; waits for workers end
+ *      with EINTR and come back to the script
+ *   2. a script that runs compiled code, which looks at no hook, or sits in a
+ *      system call is ended by a timer: its output is written out, then _exit()
+ * In either case one line is printed and the exit code is 130. The workers ignore
+ * the signal; they end with this process.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <luajit.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "lua/state.h"
+#include "tidemill.h"
+
+enum { EXIT_USAGE = 2, EXIT_INTERRUPTED = 130, PATIENCE_US = 100 * 1000 };
+
+static const char usage_line[] =
+    "usage: tidemill [-j N] [-e CODE] [-l MODULE] [-v] [-h] "
+    "[SCRIPT | -] [ARGS]\n";
+
+static const char help_text[] =
+    "Run a Lua script whose work is spread over a pool of processes.\n"
+    "\n"
+    "  SCRIPT     the script, run by LuaJIT with ARGS in `arg` and `...`;\n"
+    "             - reads it from standard input\n"
+    "  -j N       workers of a pool that does not say how many\n"
+    "             (default: usable processors; also TIDEMILL_PROCESSES)\n"
+    "  -e CODE    run CODE first; may be repeated\n"
+    "  -l MODULE  require MODULE into the global of its name first\n"
+    "  -v         print the version\n"
+    "  -h         print this help\n"
+    "\n"
+    "Exit status: 0; 1 if the script raised, with its traceback; 2 for wrong\n"
+    "usage; 130 after Ctrl-C; what os.exit() says.\n";
+
+static const char interrupted_line[] = "tidemill: interrupted\n";
+
+/* ---- Ctrl-C ---- */
+
+static lua_State *script_state;
+static volatile sig_atomic_t interrupted;
+
+static void raise_interrupt(lua_State *L, lua_Debug *unused)
+{
+    (void)unused;
+    lua_pushliteral(L, "interrupted");
+    lua_error(L);
+}
+
+static void write_line(const char *line, size_t length)
+{
+    ssize_t written = write(STDERR_FILENO, line, length);
+    (void)written; /* there is nobody else to tell */
+}
+
+static void on_alarm(int signal_number)
+{
+    (void)signal_number;
+    /* Without the lock, which the code we interrupted may hold. */
+    fflush_unlocked(stdout);
+    write_line(interrupted_line, sizeof interrupted_line - 1);
+    _exit(EXIT_INTERRUPTED);
+}
+
+static void on_interrupt(int signal_number)
+{
+    const struct itimerval patience = { .it_value = { .tv_usec =
+                                                          PATIENCE_US } };
+    (void)signal_number;
+    if (interrupted)
+        return;
+    interrupted = 1;
+    lua_sethook(script_state, raise_interrupt,
+                LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+    setitimer(ITIMER_REAL, &patience, NULL);
+}
+
+static void catch_signals(void)
+{
+    struct sigaction interrupt = { .sa_handler = on_interrupt };
+    struct sigaction alarm_action = { .sa_handler = on_alarm };
+    struct sigaction before;
+    sigaction(SIGALRM, &alarm_action, NULL);
+    /* A shell's background job has it ignored, and shall keep it so. */
+    sigaction(SIGINT, NULL, &before);
+    if (before.sa_handler != SIG_IGN)
+        sigaction(SIGINT, &interrupt, NULL);
+}
+
+/* ---- running Lua ---- */
+
+static int add_traceback(lua_State *L)
+{
+    if (lua_type(L, 1) == LUA_TSTRING) {
+        luaL_traceback(L, L, lua_tostring(L, 1), 1);
+        return 1;
+    }
+    if (luaL_callmeta(L, 1, "__tostring") && lua_isstring(L, -1)) {
+        lua_pushliteral(L, "\nin the script: ");
+        luaL_traceback(L, L, NULL, 1);
+        lua_concat(L, 3);
+        return 1;
+    }
+    lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+    luaL_traceback(L, L, lua_tostring(L, -1), 1);
+    return 1;
+}
+
+/* Call the function below `argument_count` arguments. Returns an exit code. */
+static int call(lua_State *L, int argument_count)
+{
+    int function = lua_gettop(L) - argument_count;
+    lua_pushcfunction(L, add_traceback);
+    lua_insert(L, function);
+    int failed = lua_pcall(L, argument_count, 0, function);
+    lua_sethook(L, NULL, 0, 0);
+    if (interrupted) {
+        fflush(stdout);
+        write_line(interrupted_line, sizeof interrupted_line - 1);
+        return EXIT_INTERRUPTED;
+    }
+    if (failed) {
+        fflush(stdout);
+        fprintf(stderr, "tidemill: %s\n", lua_tostring(L, -1));
+        return EXIT_FAILURE;
+    }
+    lua_remove(L, function);
+    return EXIT_SUCCESS;
+}
+
+/* Report what could not be loaded, on top of the stack. */
+static int report_load(lua_State *L)
+{
+    fprintf(stderr, "tidemill: %s\n", lua_tostring(L, -1));
+    return EXIT_FAILURE;
+}
+
+static int run_code(lua_State *L, const char *code)
+{
+    if (luaL_loadbuffer(L, code, strlen(code), "=(command line)") != 0)
+        return report_load(L);
+    return call(L, 0);
+}
+
+static int require_global(lua_State *L)
+{
+    const char *module = lua_tostring(L, 1);
+    tide_state_require(L, module);
+    lua_setglobal(L, module);
+    return 0;
+}
+
+static int run_require(lua_State *L, const char *module)
+{
+    lua_pushcfunction(L, require_global);
+    lua_pushstring(L, module);
+    return call(L, 1);
+}
+
+/* arg[0] is the script, arg[1] and on its arguments, below 0 what came before. */
+static void set_arg(lua_State *L, int argc, char **argv, int script)
+{
+    lua_createtable(L, argc - script, script + 1);
+    for (int i = 0; i < argc; i++) {
+        lua_pushstring(L, argv[i]);
+        lua_rawseti(L, -2, i - script);
+    }
+    lua_setglobal(L, "arg");
+}
+
+static int run_script(lua_State *L, int argc, char **argv, int script)
+{
+    const char *path = argv[script];
+    if (luaL_loadfile(L, strcmp(path, "-") == 0 ? NULL : path) != 0)
+        return report_load(L);
+    int count = argc - script - 1;
+    luaL_checkstack(L, count + 4, "too many arguments");
+    for (int i = 1; i <= count; i++)
+        lua_pushstring(L, argv[script + i]);
+    return call(L, count);
+}
+
+/* ---- the command line ---- */
+
+static int fail_usage(const char *message, const char *what)
+{
+    fprintf(stderr, "tidemill: %s%s (tidemill -h for help)\n", message, what);
+    return EXIT_USAGE;
+}
+
+static int set_processes(const char *text)
+{
+    char *end;
+    long count = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || count < 1)
+        return fail_usage("-j takes a number of workers from 1, not ", text);
+    return setenv("TIDEMILL_PROCESSES", text, 1) == 0 ? EXIT_SUCCESS
+                                                      : EXIT_FAILURE;
+}
+
+struct line {
+    int script;  /* index of the script in argv; argc if there is none */
+    int has_code; /* -e, -l or -v was there */
+    int done;    /* nothing is left to do */
+};
+
+/* Look at every option before anything runs. Returns an exit code. */
+static int check_line(struct line *out, int argc, char **argv)
+{
+    int option;
+    opterr = 0;
+    while ((option = getopt(argc, argv, "+j:e:l:vh")) != -1) {
+        int code = EXIT_SUCCESS;
+        char text[] = { '-', (char)optopt, '\0' };
+        if (option == 'j')
+            code = set_processes(optarg);
+        else if (option == 'h')
+            out->done = printf("%s\n%s", usage_line, help_text) > 0;
+        else if (option == 'v')
+            out->has_code = printf("Tidemill %s (%s)\n", TIDEMILL_VERSION,
+                                   LUAJIT_VERSION) > 0;
+        else if (option == '?')
+            code = fail_usage(strchr("jel", optopt) != NULL
+                                  ? "an argument is missing for "
+                                  : "unknown option ",
+                              text);
+        else
+            out->has_code = 1;
+        if (code != EXIT_SUCCESS || out->done)
+            return code;
+    }
+    out->script = optind;
+    if (optind < argc || out->has_code)
+        return EXIT_SUCCESS;
+    fputs(usage_line, stderr);
+    return EXIT_USAGE;
+}
+
+/* -e and -l in their order. */
+static int run_options(lua_State *L, int argc, char **argv)
+{
+    int option, code = EXIT_SUCCESS;
+    optind = 1;
+    while (code == EXIT_SUCCESS &&
+           (option = getopt(argc, argv, "+j:e:l:vh")) != -1) {
+        if (option == 'e')
+            code = run_code(L, optarg);
+        else if (option == 'l')
+            code = run_require(L, optarg);
+    }
+    return code;
+}
+
+static int load_tidemill(lua_State *L)
+{
+    tide_state_require(L, "tidemill"); /* forks the supervisor while small */
+    return 0;
+}
+
+static int run_all(lua_State *L, const struct line *line, int argc,
+                   char **argv)
+{
+    set_arg(L, argc, argv, line->script < argc ? line->script : 0);
+    lua_pushcfunction(L, load_tidemill);
+    int code = call(L, 0);
+    if (code == EXIT_SUCCESS)
+        code = run_options(L, argc, argv);
+    if (code == EXIT_SUCCESS && line->script < argc)
+        code = run_script(L, argc, argv, line->script);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    struct line line = { 0 };
+    int code = check_line(&line, argc, argv);
+    if (code == EXIT_SUCCESS && !line.done) {
+        script_state = tide_state_new();
+        if (script_state == NULL) {
+            fputs("tidemill: out of memory\n", stderr);
+            return EXIT_FAILURE;
+        }
+        catch_signals();
+        code = run_all(script_state, &line, argc, argv);
+        lua_close(script_state);
+    }
+    if (fflush(stdout) != 0 && code == EXIT_SUCCESS) {
+        fprintf(stderr, "tidemill: cannot write output: %s\n",
+                strerror(errno));
+        code = EXIT_FAILURE;
+    }
+    return code;
+}

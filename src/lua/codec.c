@@ -1,0 +1,57 @@
+#include "lua/codec.h"
+
+#include "lua/state.h"
+
+#include <lauxlib.h>
+#include <stdlib.h>
+
+#define KEY_CODEC "tidemill.codec"
+
+static int codec_gc(lua_State *L)
+{
+    struct tide_codec *codec = lua_touserdata(L, 1);
+    tide_names_free(&codec->names);
+    tide_ptrmap_free(&codec->seen);
+    free(codec->cells);
+    return 0;
+}
+
+/* The helpers for cdata; without the ffi library there is no cdata. */
+static int load_cdata_helpers(lua_State *L)
+{
+    struct tide_codec *codec = lua_touserdata(L, 1);
+    tide_state_require(L, "tidemill.cdata");
+    lua_getfield(L, -1, "encode");
+    codec->cdata_encode = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_getfield(L, -1, "decode");
+    codec->cdata_decode = luaL_ref(L, LUA_REGISTRYINDEX);
+    return 0;
+}
+
+static struct tide_codec *make(lua_State *L)
+{
+    struct tide_codec *codec = lua_newuserdata(L, sizeof *codec);
+    *codec = (struct tide_codec){ 0 };
+    lua_newtable(L);
+    lua_pushcfunction(L, codec_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_setfield(L, LUA_REGISTRYINDEX, KEY_CODEC);
+
+    tide_ptrmap_clear(&codec->seen);
+    codec->captures_globals = tide_bytecode_learn(&codec->format, L) == 0;
+    lua_pushcfunction(L, load_cdata_helpers);
+    lua_pushlightuserdata(L, codec);
+    if (lua_pcall(L, 1, 0, 0) != 0)
+        lua_pop(L, 1);
+    tide_names_init(&codec->names, L);
+    return codec;
+}
+
+struct tide_codec *tide_codec_of(lua_State *L)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, KEY_CODEC);
+    struct tide_codec *codec = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return codec != NULL ? codec : make(L);
+}

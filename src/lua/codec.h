@@ -1,0 +1,138 @@
+/**
+ * @file codec.h
+ * @brief Lua values to bytes and back.
+ *
+ * The unit is a message: one value, or a list of values that share an identity
+ * scope (a table that occurs twice in a message is one table on the other side,
+ * cycles included). Nothing is kept from one message to the next.
+ *
+ *   message   head [count] value...            count only with MULTI
+ *             [later table, ..., NIL]          only with LATER
+ *   count     varint
+ *
+ *   value     NIL | FALSE | TRUE
+ *             INTEGER zigzag-varint            whole numbers up to 2^53, not -0
+ *             DOUBLE 8 bytes                   bit for bit
+ *             SMALL_INT + n                    0 .. 63, the tag is the value
+ *             STRING varint bytes | SHORT_STRING + length, bytes
+ *             SMALL_TABLE u8 u8 | TABLE u32 u32
+ *                                              array and pair counts, then the
+ *                                              array's values, the pairs, and
+ *                                              with | WITH_META a metatable
+ *             REF varint                       an object seen before
+ *             LATER_TABLE                      a table whose body follows at the
+ *                                              end: so depth costs no recursion
+ *             NAME module field                what `require` finds there; the
+ *                                              module itself for an empty field
+ *             FUNCTION u32 u32 bytecode        length and digest
+ *                      environment upvalues
+ *             CDATA type bytes
+ *
+ *   environment   GLOBALS (name value)... NIL  captured globals, or
+ *                 TABLE value                  the function's own environment
+ *   upvalues      varint, then each: NEW value | JOIN varint (a cell seen before)
+ *
+ * Objects (tables, functions) are numbered from 0 in the order in which their
+ * tags occur, cells of upvalues likewise. Integers are little-endian.
+ */
+#ifndef TIDE_LUA_CODEC_H
+#define TIDE_LUA_CODEC_H
+
+#include "base/status.h"
+#include "lua/buffer.h"
+#include "lua/bytecode.h"
+#include "lua/names.h"
+#include "lua/ptrmap.h"
+
+#include <lua.h>
+#include <stdint.h>
+
+enum tide_head {
+    TIDE_HEAD_REFS = 0x01,  /* objects are referred to: number them */
+    TIDE_HEAD_LATER = 0x02, /* bodies follow the values */
+    TIDE_HEAD_MULTI = 0x04, /* a count and as many values */
+    TIDE_HEAD_ERROR = 0x08, /* what a job raised, see errors.h */
+    TIDE_HEAD_ALL = 0x0f
+};
+
+enum tide_tag {
+    TIDE_TAG_NIL = 0,
+    TIDE_TAG_FALSE,
+    TIDE_TAG_TRUE,
+    TIDE_TAG_INTEGER,
+    TIDE_TAG_DOUBLE,
+    TIDE_TAG_STRING,
+    TIDE_TAG_SMALL_TABLE,
+    TIDE_TAG_SMALL_TABLE_META,
+    TIDE_TAG_TABLE,
+    TIDE_TAG_TABLE_META,
+    TIDE_TAG_REF,
+    TIDE_TAG_LATER_TABLE,
+    TIDE_TAG_NAME,
+    TIDE_TAG_FUNCTION,
+    TIDE_TAG_CDATA,
+    TIDE_TAG_SHORT_STRING = 0x80,
+    TIDE_TAG_SMALL_INT = 0xc0
+};
+
+enum tide_environment { TIDE_ENV_GLOBALS = 0, TIDE_ENV_TABLE };
+enum tide_cell { TIDE_CELL_NEW = 0, TIDE_CELL_JOIN };
+
+enum {
+    TIDE_SHORT_MAX = 63, /* longest SHORT_STRING, largest SMALL_INT */
+    TIDE_SMALL_TABLE_MAX = 255,
+    TIDE_TABLE_DEPTH = 150,   /* deeper tables come LATER */
+    TIDE_VALUE_DEPTH = 700    /* deeper functions are refused */
+};
+
+struct tide_cell_owner {
+    uint32_t function; /* object number */
+    uint32_t upvalue;  /* 1-based */
+};
+
+/** What a state needs to encode and decode; lives as long as the state. */
+struct tide_codec {
+    struct tide_names names;
+    struct tide_bytecode_format format;
+    int captures_globals;    /* the bytecode format is known */
+    struct tide_ptrmap seen; /* of the message being encoded */
+    struct tide_cell_owner *cells; /* of the message being decoded */
+    size_t cell_capacity;
+    int cdata_encode; /* registry references of the helpers in Lua, or 0 */
+    int cdata_decode;
+    int hidden_globals; /* registry reference: a set of names never captured */
+};
+
+/** The codec of a state, made when it is first asked for. May raise. */
+struct tide_codec *tide_codec_of(lua_State *L);
+
+/**
+ * Append one message with the `count` values from stack index `first` on.
+ *
+ * @param head  TIDE_HEAD_MULTI and TIDE_HEAD_ERROR as wanted; without MULTI
+ *              `count` is 1
+ * @param err   what cannot travel, by its path, without a subject: e.g.
+ *              "field a.b: a coroutine"
+ * @return TIDE_OK; TIDE_EINVAL if a value cannot travel; TIDE_ENOMEM if the
+ *         buffer cannot grow. On failure `used` is as before.
+ */
+int tide_encode(struct tide_codec *codec, lua_State *L,
+                struct tide_buffer *buffer, int first, int count,
+                unsigned head, struct tide_error *err);
+
+/**
+ * Decode one message and push its values.
+ *
+ * Bytecode in it is loaded: it must come from a process of the same pool. All
+ * else is survived, whatever the bytes. Modules that it names are required.
+ *
+ * @param at     advanced behind the message
+ * @param count  the number of values pushed
+ * @param head   the head as it was written; may be NULL
+ * @return TIDE_OK; TIDE_EINVAL with nothing pushed. Raises only for memory.
+ */
+int tide_decode(struct tide_codec *codec, lua_State *L,
+                const unsigned char **at, const unsigned char *end, int *count,
+                unsigned *head, struct tide_error *err);
+
+#endif

@@ -1,0 +1,81 @@
+#include "lua/errors.h"
+
+#include <lauxlib.h>
+
+/* tostring() for lua_pcall(). */
+static int call_tostring(lua_State *L)
+{
+    lua_settop(L, 1);
+    if (!luaL_callmeta(L, 1, "__tostring")) {
+        lua_getglobal(L, "tostring");
+        lua_pushvalue(L, 1);
+        lua_call(L, 1, 1);
+    }
+    if (!lua_isstring(L, -1))
+        return luaL_error(L, "no string");
+    return 1;
+}
+
+/* Push the text of the value at `index`, whatever it is. */
+static void push_text(lua_State *L, int index)
+{
+    if (lua_type(L, index) == LUA_TSTRING) {
+        lua_pushvalue(L, index);
+        return;
+    }
+    lua_pushcfunction(L, call_tostring);
+    lua_pushvalue(L, index);
+    if (lua_pcall(L, 1, 1, 0) != 0) {
+        lua_pop(L, 1);
+        lua_pushfstring(L, "(a %s that cannot be made a string)",
+                        luaL_typename(L, index));
+    }
+}
+
+/* Push the error table for the value at `index`. */
+static void push_error(lua_State *L, const char *kind, int index)
+{
+    lua_createtable(L, 0, 4);
+    lua_pushstring(L, kind);
+    lua_setfield(L, -2, "kind");
+    push_text(L, index);
+    lua_setfield(L, -2, "message");
+    lua_pushvalue(L, index);
+    lua_setfield(L, -2, "value");
+}
+
+int tide_error_handler(lua_State *L)
+{
+    luaL_checkstack(L, 8, NULL);
+    push_error(L, "task", 1);
+    luaL_traceback(L, L, NULL, 1);
+    lua_setfield(L, -2, "traceback");
+    return 1;
+}
+
+void tide_error_push(lua_State *L, const char *kind, const char *message)
+{
+    lua_pushstring(L, message);
+    push_error(L, kind, lua_gettop(L));
+    lua_remove(L, -2);
+}
+
+int tide_error_encode(struct tide_codec *codec, lua_State *L,
+                      struct tide_buffer *buffer)
+{
+    struct tide_error err;
+    int top = lua_gettop(L);
+    /* The handler makes a table of everything; without memory it is not run. */
+    if (!lua_istable(L, top)) {
+        push_error(L, "task", top);
+        lua_replace(L, top);
+    }
+    int status = tide_encode(codec, L, buffer, top, 1, TIDE_HEAD_ERROR, &err);
+    if (status != TIDE_OK) {
+        lua_pushnil(L);
+        lua_setfield(L, top, "value"); /* what it was, the message says */
+        status = tide_encode(codec, L, buffer, top, 1, TIDE_HEAD_ERROR, &err);
+    }
+    lua_settop(L, top - 1);
+    return status;
+}

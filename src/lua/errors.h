@@ -1,0 +1,34 @@
+/**
+ * @file errors.h
+ * @brief What a job raised, on its way from a worker to the script.
+ *
+ * It travels as a message with TIDE_HEAD_ERROR that holds a table: `kind`,
+ * `message`, `traceback`, and `value`, what was raised, if that can travel.
+ */
+#ifndef TIDE_LUA_ERRORS_H
+#define TIDE_LUA_ERRORS_H
+
+#include "lua/codec.h"
+
+#include <lua.h>
+
+/**
+ * A message handler for lua_pcall(): turns what was raised into such a table.
+ * Survives values whose __tostring raises.
+ */
+int tide_error_handler(lua_State *L);
+
+/** Push such a table of a kind and a text, without traceback. */
+void tide_error_push(lua_State *L, const char *kind, const char *message);
+
+/**
+ * Append the error on top of the stack as a message, and pop it. What is no such
+ * table (an error without handler) becomes one. A `value` that cannot travel is
+ * left out.
+ *
+ * @return TIDE_OK; TIDE_ENOMEM
+ */
+int tide_error_encode(struct tide_codec *codec, lua_State *L,
+                      struct tide_buffer *buffer);
+
+#endif

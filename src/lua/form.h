@@ -1,0 +1,56 @@
+/**
+ * @file form.h
+ * @brief How arguments and results lie in requests and replies.
+ *
+ * Arguments (request.form), for all items of a segment:
+ *   MESSAGES  one item: a message. More: u32 n, u32 offset[n], messages; offsets
+ *             from the start of the arguments
+ *   COLUMN    double[count]
+ *   RANGE     double first, double step: item i is first + i * step
+ *
+ * Results, for the items [request.first, request.count) as far as they were run:
+ *   a column, then messages. The column holds the first results while they are
+ *   all numbers or all booleans (reply.form says which, if there is one):
+ *     NUMBER   double, BOOLEAN  one byte
+ *   of items request.first + 0 .. mark - 1, or up to the item in hand if `mark` is
+ *   TIDE_MARK_OPEN. It takes 8 bytes an item of the span, whatever its kind.
+ *   Messages follow, `length` bytes of them, one per item.
+ *   With FAILED the item in hand raised and nothing after it was run: its error
+ *   is the last message.
+ */
+#ifndef TIDE_LUA_FORM_H
+#define TIDE_LUA_FORM_H
+
+#include <stdint.h>
+
+enum tide_args_form {
+    TIDE_ARGS_MESSAGES,
+    TIDE_ARGS_COLUMN,
+    TIDE_ARGS_RANGE
+};
+
+/* request.flags */
+enum tide_run_flags {
+    TIDE_RUN_ALL = 1, /* every return value, not only the first */
+    TIDE_RUN_ON = 2   /* an error does not stop the span */
+};
+
+/* reply.form, beside TIDE_REPLY_BLOCK */
+enum tide_reply_form {
+    TIDE_REPLY_NUMBER = 1,
+    TIDE_REPLY_BOOLEAN = 2,
+    TIDE_REPLY_COLUMN = TIDE_REPLY_NUMBER | TIDE_REPLY_BOOLEAN,
+    TIDE_REPLY_FAILED = 4
+};
+
+#define TIDE_MARK_OPEN UINT32_MAX
+
+enum { TIDE_COLUMN_BYTES = 8 };
+
+/** At the start of a function block; a message follows. */
+struct tide_function_head {
+    uint64_t id; /* never used twice in a pool */
+    uint64_t length;
+};
+
+#endif

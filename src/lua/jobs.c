@@ -1,0 +1,383 @@
+/*
+ * One step of a pool, always in this order:
+ *
+ *   take in    every outcome that has arrived: results stored, slots freed
+ *   hand out   jobs in the order of their start, spans while slots are free
+ *   retire     jobs that are over are taken off the list
+ *
+ * A wait is steps with sleeps between them. The sleep asks for as many outcomes
+ * as make a step worth while: all of them when nothing is left to hand out, half
+ * of what is in flight when the workers must not run dry, one when several jobs
+ * are under way and any may be the one that is waited for.
+ *
+ * Lua may raise for lack of memory anywhere in the taking in; the outcome in hand
+ * is then found in `outcome`, given back, and its job fails.
+ */
+#include "lua/jobs.h"
+
+#include "lua/form.h"
+#include "lua/job_parts.h"
+
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { KICK_EVERY = 16 };
+
+/* ---- values of a job ---- */
+
+void tide_job_push(const struct tide_lua_job *job, lua_State *L,
+                   enum tide_job_value which)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, job->self);
+    lua_getfenv(L, -1);
+    lua_rawgeti(L, -1, which);
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+}
+
+void tide_job_store(const struct tide_lua_job *job, lua_State *L,
+                    enum tide_job_value which)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, job->self);
+    lua_getfenv(L, -1);
+    lua_pushvalue(L, -3);
+    lua_rawseti(L, -2, which);
+    lua_pop(L, 3);
+}
+
+void tide_job_fail(struct tide_lua_job *job, lua_State *L)
+{
+    if (job->state != TIDE_JOB_RUNNING) {
+        lua_pop(L, 1); /* the first error counts */
+        return;
+    }
+    job->state = TIDE_JOB_FAILED;
+    tide_job_store(job, L, TIDE_JOB_ERROR);
+    tide_job_stop(&job->ledger);
+}
+
+/* ---- pools ---- */
+
+int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
+                   struct tide_codec *codec)
+{
+    uint32_t count = pool->board.slot_count;
+    owner->flights = calloc(count, sizeof *owner->flights);
+    if (owner->flights == NULL)
+        return -1;
+    for (uint32_t i = 0; i < count; i++) {
+        owner->flights[i].next_free = owner->free_flights;
+        owner->free_flights = &owner->flights[i];
+    }
+    owner->pool = pool;
+    owner->codec = codec;
+    owner->jobs_tail = &owner->jobs;
+    return 0;
+}
+
+/* Take an ended job off the list; `*at` is then the next one. */
+static void retire(struct tide_lua_job **at, lua_State *L)
+{
+    struct tide_lua_job *job = *at;
+    struct tide_lua_pool *owner = job->owner;
+    if (job->state == TIDE_JOB_RUNNING)
+        job->state = TIDE_JOB_DONE;
+    *at = job->next;
+    if (owner->jobs_tail == &job->next)
+        owner->jobs_tail = at;
+    tide_job_destroy(&job->ledger, tide_segment_free, owner);
+    tide_function_drop(owner, job->function);
+    lua_pushnil(L);
+    tide_job_store(job, L, TIDE_JOB_ITEMS);
+    lua_pushnil(L);
+    tide_job_store(job, L, TIDE_JOB_POOL);
+    luaL_unref(L, LUA_REGISTRYINDEX, job->self);
+    job->self = LUA_NOREF;
+}
+
+void tide_jobs_fail_all(struct tide_lua_pool *owner, lua_State *L,
+                        const char *kind, const char *message)
+{
+    while (owner->jobs != NULL) {
+        tide_error_object_push(L, kind, message);
+        tide_job_fail(owner->jobs, L);
+        retire(&owner->jobs, L);
+    }
+}
+
+void tide_jobs_free(struct tide_lua_pool *owner, lua_State *L)
+{
+    if (owner->pool == NULL)
+        return;
+    tide_jobs_fail_all(owner, L, "terminated", "the pool was dropped");
+    tide_functions_free(owner);
+    tide_pool_free(owner->pool);
+    free(owner->flights);
+    owner->pool = NULL;
+    owner->flights = NULL;
+}
+
+/* ---- starting ---- */
+
+static struct tide_lua_job *new_job(struct tide_lua_pool *owner, lua_State *L,
+                                    int pool, int items,
+                                    const struct tide_job_order *order)
+{
+    enum { PREALLOCATED_MAX = 1 << 24 };
+    uint64_t total = order->total;
+    struct tide_lua_job *job = lua_newuserdata(L, sizeof *job);
+    *job = (struct tide_lua_job){ .owner = owner,
+                                  .self = LUA_NOREF,
+                                  .flags = order->flags,
+                                  .total = total,
+                                  .is_range = order->is_range,
+                                  .range_first = order->range_first,
+                                  .range_step = order->range_step };
+    tide_job_init(&job->ledger, order->chunk);
+    lua_createtable(L, TIDE_JOB_POOL, 0);
+    lua_createtable(L, total < PREALLOCATED_MAX ? (int)total : 0, 0);
+    lua_rawseti(L, -2, TIDE_JOB_RESULTS);
+    lua_pushvalue(L, items);
+    lua_rawseti(L, -2, TIDE_JOB_ITEMS);
+    lua_pushvalue(L, pool);
+    lua_rawseti(L, -2, TIDE_JOB_POOL);
+    lua_setfenv(L, -2);
+    return job;
+}
+
+struct tide_lua_job *tide_jobs_start(struct tide_lua_pool *owner, lua_State *L,
+                                     int pool, int function, int items,
+                                     const struct tide_job_order *order)
+{
+    struct tide_lua_job *job = new_job(owner, L, pool, items, order);
+    job->function = tide_function_get(owner, L, function);
+    lua_pushvalue(L, -1);
+    job->self = luaL_ref(L, LUA_REGISTRYINDEX);
+    *owner->jobs_tail = job;
+    owner->jobs_tail = &job->next;
+    if ((job->flags & TIDE_JOB_EAGER) != 0)
+        while (job->encoded < job->total && !job->ledger.stopped)
+            if (tide_job_encode_next(job, L, 0) != 0)
+                break; /* the rest when memory is given back */
+    tide_jobs_step(owner, L);
+    return job;
+}
+
+/* ---- taking in ---- */
+
+static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
+{
+    const struct tide_outcome *outcome = &owner->outcome;
+    struct tide_flight *flight = (void *)(uintptr_t)outcome->tag;
+    struct tide_lua_job *job = flight->job;
+    uint32_t size = flight->span.last - flight->span.first;
+    uint32_t settled = size;
+    if (job->state == TIDE_JOB_RUNNING)
+        settled = tide_job_take_results(job, L, &flight->span, outcome);
+    uint64_t elapsed_ns = 0;
+    if (!outcome->lost && outcome->reply.end_ns > outcome->reply.start_ns)
+        elapsed_ns = outcome->reply.end_ns - outcome->reply.start_ns;
+    struct tide_segment *segment =
+        tide_job_report(&job->ledger, &flight->span, settled, elapsed_ns);
+    if (segment != NULL)
+        tide_segment_free(segment, owner);
+}
+
+static void release_outcome(struct tide_lua_pool *owner)
+{
+    struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
+    flight->next_free = owner->free_flights;
+    owner->free_flights = flight;
+    owner->taking = 0;
+    tide_pool_release(owner->pool, &owner->outcome);
+}
+
+static int take_all(lua_State *L)
+{
+    struct tide_lua_pool *owner = lua_touserdata(L, 1);
+    while (tide_pool_receive(owner->pool, &owner->outcome) == TIDE_OK) {
+        owner->taking = 1;
+        take_outcome(owner, L);
+        release_outcome(owner);
+    }
+    return 0;
+}
+
+/* An error left an outcome half taken in: its job fails with it. */
+static void abandon_outcome(struct tide_lua_pool *owner, lua_State *L)
+{
+    struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
+    struct tide_lua_job *job = flight->job;
+    uint32_t size = flight->span.last - flight->span.first;
+    const char *text = lua_tostring(L, -1);
+    tide_error_object_push(L, "decode",
+                           text ? text : "cannot receive result");
+    tide_job_fail(job, L);
+    struct tide_segment *segment =
+        tide_job_report(&job->ledger, &flight->span, size, 0);
+    if (segment != NULL)
+        tide_segment_free(segment, owner);
+    release_outcome(owner);
+}
+
+static void take_in(struct tide_lua_pool *owner, lua_State *L)
+{
+    luaL_checkstack(L, 16, "too many nested calls");
+    for (;;) {
+        lua_pushcfunction(L, take_all);
+        lua_pushlightuserdata(L, owner);
+        if (lua_pcall(L, 1, 0, 0) == 0)
+            return;
+        if (owner->taking)
+            abandon_outcome(owner, L);
+        lua_pop(L, 1);
+    }
+}
+
+/* ---- handing out ---- */
+
+static uint32_t worker_count(const struct tide_lua_pool *owner)
+{
+    return owner->pool->board.worker_count;
+}
+
+static int submit_span(struct tide_lua_job *job, const struct tide_span *span)
+{
+    struct tide_lua_pool *owner = job->owner;
+    const struct tide_lua_segment *segment = (void *)span->segment;
+    struct tide_flight *flight = owner->free_flights;
+    struct tide_request request = segment->request;
+    request.first = span->first;
+    request.count = span->last;
+    if (tide_pool_submit(owner->pool, &request,
+                         (uint64_t)(uintptr_t)flight) != TIDE_OK)
+        return -1;
+    owner->free_flights = flight->next_free;
+    *flight = (struct tide_flight){ .job = job, .span = *span };
+    return 0;
+}
+
+static void fail_for_memory(struct tide_lua_job *job, lua_State *L)
+{
+    lua_pushfstring(L, "cannot send item %d: no shared memory left",
+                    (int)job->encoded + 1);
+    tide_error_object_push(L, "encode", lua_tostring(L, -1));
+    tide_job_fail(job, L);
+    lua_pop(L, 1);
+}
+
+/* Hand out one span. Returns 0 if there is none, or no room. */
+static int hand_out_span(struct tide_lua_job *job, lua_State *L)
+{
+    struct tide_span span;
+    uint32_t workers = worker_count(job->owner);
+    uint64_t uncut = tide_job_uncut(&job->ledger);
+    uint64_t left = uncut + job->total - job->encoded;
+    uint32_t chunk = tide_job_chunk(&job->ledger, left, workers);
+    if (uncut == 0 && job->encoded < job->total && !job->ledger.stopped &&
+        tide_job_encode_next(job, L, chunk) != 0) {
+        if (tide_pool_in_flight(job->owner->pool) == 0)
+            fail_for_memory(job, L); /* nothing will give any back */
+        return 0;
+    }
+    if (job->encoded == job->total)
+        tide_job_seal(&job->ledger);
+    if (!tide_job_cut(&job->ledger, chunk, &span))
+        return 0;
+    if (submit_span(job, &span) == 0)
+        return 1;
+    tide_job_report(&job->ledger, &span, 0, 0);
+    return 0;
+}
+
+static void hand_out(struct tide_lua_pool *owner, lua_State *L)
+{
+    uint32_t handed = 0;
+    for (struct tide_lua_job *job = owner->jobs; job; job = job->next)
+        while (tide_pool_has_slot(owner->pool) &&
+               tide_job_wants_flight(&job->ledger, worker_count(owner)) &&
+               hand_out_span(job, L))
+            if (++handed % KICK_EVERY == 1)
+                tide_pool_kick(owner->pool, KICK_EVERY);
+    if (handed > 0)
+        tide_pool_kick(owner->pool, handed);
+}
+
+static void fail_if_gone(struct tide_lua_pool *owner, lua_State *L)
+{
+    struct tide_pool *pool = owner->pool;
+    if (!pool->gone || owner->jobs == NULL)
+        return;
+    lua_pushfstring(L, "the pool is broken: %s",
+                    pool->broken ? pool->reason : "its workers have ended");
+    tide_jobs_fail_all(owner, L, "broken", lua_tostring(L, -1));
+    lua_pop(L, 1);
+}
+
+void tide_jobs_step(struct tide_lua_pool *owner, lua_State *L)
+{
+    tide_host_attend(owner->pool->host);
+    take_in(owner, L);
+    if (owner->pool->gone)
+        fail_if_gone(owner, L);
+    else
+        hand_out(owner, L);
+    for (struct tide_lua_job **at = &owner->jobs; *at != NULL;)
+        if (tide_job_is_over(&(*at)->ledger))
+            retire(at, L);
+        else
+            at = &(*at)->next;
+    if (owner->closed && owner->jobs == NULL)
+        tide_pool_close(owner->pool);
+}
+
+/* ---- waiting ---- */
+
+/* How many outcomes make the next step worth while. */
+static uint32_t worth_waking(const struct tide_lua_pool *owner)
+{
+    const struct tide_lua_job *job = owner->jobs;
+    uint32_t flying = tide_pool_in_flight(owner->pool);
+    if (job == NULL || job->next != NULL || flying < 2)
+        return 1;
+    int more = job->encoded < job->total || tide_job_uncut(&job->ledger) > 0 ||
+               job->ledger.again_count > 0;
+    if (more && job->ledger.fixed_chunk == 0 && job->ledger.sample_items <= 0)
+        return 1; /* the first measurement decides the chunks */
+    return more ? flying / 2 : flying;
+}
+
+static int is_over(const struct tide_lua_pool *owner,
+                   const struct tide_lua_job *job)
+{
+    return job != NULL ? job->state != TIDE_JOB_RUNNING : owner->jobs == NULL;
+}
+
+int tide_jobs_wait(struct tide_lua_pool *owner, lua_State *L,
+                   const struct tide_lua_job *job, uint64_t deadline_ns)
+{
+    for (;;) {
+        tide_jobs_step(owner, L);
+        if (is_over(owner, job))
+            return TIDE_OK;
+        int status =
+            tide_pool_wait(owner->pool, worth_waking(owner), deadline_ns);
+        if (status == TIDE_EINTR)
+            return TIDE_EINTR;
+        if (status == TIDE_ETIMEOUT) {
+            tide_jobs_step(owner, L);
+            return is_over(owner, job) ? TIDE_OK : TIDE_ETIMEOUT;
+        }
+    }
+}
+
+void tide_jobs_push_outcome(lua_State *L, int index)
+{
+    const struct tide_lua_job *job = lua_touserdata(L, index);
+    lua_getfenv(L, index);
+    lua_rawgeti(L, -1,
+                job->state == TIDE_JOB_FAILED ? TIDE_JOB_ERROR
+                                              : TIDE_JOB_RESULTS);
+    lua_remove(L, -2);
+}

@@ -1,0 +1,488 @@
+/*
+ * Plain functions on two kinds of userdata, pools and jobs; the methods a script
+ * sees are the Lua half's. Arguments are checked there, so what is wrong here is
+ * a bug of ours and raises as such.
+ *
+ * The supervisor is the host's: a userdata in the registry, made by start() and
+ * stopped when the state is closed.
+ */
+#include "lua/module.h"
+
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "lua/job_parts.h"
+#include "lua/worker.h"
+
+#include <lauxlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define KEY_HOST "tidemill.host"
+#define POOL_TYPE "tidemill.core.pool"
+#define JOB_TYPE "tidemill.core.job"
+
+/* ---- the host ---- */
+
+static int host_gc(lua_State *L)
+{
+    struct tide_host *host = lua_touserdata(L, 1);
+    tide_host_stop(host);
+    return 0;
+}
+
+/* start(): fork the supervisor if there is none that answers. */
+static int core_start(lua_State *L)
+{
+    struct tide_error err;
+    struct tide_worker_ops ops = tide_lua_worker_ops();
+    lua_getfield(L, LUA_REGISTRYINDEX, KEY_HOST);
+    struct tide_host *host = lua_touserdata(L, -1);
+    if (host != NULL && host->alive && tide_host_is_ours(host))
+        return 0;
+    host = lua_newuserdata(L, sizeof *host);
+    if (tide_host_start(host, &ops, &err) != TIDE_OK)
+        return luaL_error(L, "%s", err.text);
+    lua_newtable(L);
+    lua_pushcfunction(L, host_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_setfield(L, LUA_REGISTRYINDEX, KEY_HOST);
+    return 0;
+}
+
+/* ---- pools ---- */
+
+static struct tide_lua_pool *check_pool(lua_State *L, int index)
+{
+    struct tide_lua_pool *owner = luaL_checkudata(L, index, POOL_TYPE);
+    if (owner->pool == NULL)
+        luaL_error(L, "the pool is freed");
+    if (!tide_host_is_ours(owner->pool->host))
+        luaL_error(L, "the pool belongs to process %d, this is %d",
+                   (int)owner->pool->host->supervisor.owner, (int)getpid());
+    return owner;
+}
+
+static int pool_gc(lua_State *L)
+{
+    tide_jobs_free(luaL_checkudata(L, 1, POOL_TYPE), L);
+    return 0;
+}
+
+/* Push the error that a worker left when it could not start, or nil. */
+static void push_start_failure(lua_State *L, const struct tide_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->board.worker_count; i++) {
+        struct tide_worker_record *record = &pool->board.workers[i];
+        uint64_t offset = atomic_load(&record->failure);
+        uint32_t bytes = atomic_load(&record->failure_bytes);
+        struct tide_error err;
+        int count;
+        if (offset == 0 || !tide_region_holds(&record->region, offset, bytes))
+            continue;
+        const unsigned char *at = tide_pool_at(pool, offset);
+        if (tide_decode(tide_codec_of(L), L, &at, at + bytes, &count, NULL,
+                        &err) == TIDE_OK)
+            return;
+    }
+    lua_pushnil(L);
+}
+
+/* Wait for the workers; on failure push nil, the error table or a text. */
+static int await_start(lua_State *L, struct tide_pool *pool)
+{
+    int status;
+    do
+        status = tide_pool_await_start(pool, TIDE_FOREVER);
+    while (status == TIDE_EINTR);
+    if (status == TIDE_OK)
+        return 0;
+    lua_pushnil(L);
+    push_start_failure(L, pool);
+    if (lua_isnil(L, -1))
+        lua_pushstring(L, pool->reason);
+    return 2;
+}
+
+/*
+ * open(workers, config, wait) -> pool, or nil and what a worker raised (a table)
+ * or why it could not be opened (a string).
+ */
+static int core_open(lua_State *L)
+{
+    size_t config_bytes;
+    const char *config = luaL_checklstring(L, 2, &config_bytes);
+    struct tide_pool_options options = {
+        .worker_count = (uint32_t)luaL_checkint(L, 1),
+        .config = config,
+        .config_bytes = config_bytes,
+    };
+    struct tide_error err;
+    struct tide_pool *pool;
+    lua_getfield(L, LUA_REGISTRYINDEX, KEY_HOST);
+    struct tide_host *host = lua_touserdata(L, -1);
+
+    struct tide_lua_pool *owner = lua_newuserdata(L, sizeof *owner);
+    *owner = (struct tide_lua_pool){ 0 };
+    lua_createtable(L, 1, 0); /* the pool needs its host as long as it lives */
+    lua_getfield(L, LUA_REGISTRYINDEX, KEY_HOST);
+    lua_rawseti(L, -2, 1);
+    lua_setfenv(L, -2);
+    if (tide_pool_open(&pool, host, &options, &err) != TIDE_OK) {
+        lua_pushnil(L);
+        lua_pushstring(L, err.text);
+        return 2;
+    }
+    if (tide_jobs_init(owner, pool, tide_codec_of(L)) != 0) {
+        tide_pool_free(pool);
+        return luaL_error(L, "cannot open a pool: out of memory");
+    }
+    luaL_getmetatable(L, POOL_TYPE);
+    lua_setmetatable(L, -2);
+    int failed = lua_toboolean(L, 3) ? await_start(L, pool) : 0;
+    if (failed) {
+        tide_jobs_free(owner, L);
+        return failed;
+    }
+    return 1;
+}
+
+static const char *outcome_text(int status)
+{
+    return status == TIDE_OK      ? "done"
+           : status == TIDE_EINTR ? "interrupted"
+                                  : "timeout";
+}
+
+static uint64_t check_deadline(lua_State *L, int index)
+{
+    return lua_isnoneornil(L, index)
+               ? TIDE_FOREVER
+               : tide_deadline_ns(luaL_checknumber(L, index));
+}
+
+/* wait(pool, job or nil, seconds or nil) -> "done", "timeout", "interrupted" */
+static int core_wait(lua_State *L)
+{
+    struct tide_lua_pool *owner = check_pool(L, 1);
+    const struct tide_lua_job *job =
+        lua_isnil(L, 2) ? NULL : luaL_checkudata(L, 2, JOB_TYPE);
+    uint64_t deadline_ns = check_deadline(L, 3);
+    lua_pushstring(L, outcome_text(tide_jobs_wait(owner, L, job, deadline_ns)));
+    return 1;
+}
+
+/* step(pool): take in and hand out, without waiting. */
+static int core_step(lua_State *L)
+{
+    tide_jobs_step(check_pool(L, 1), L);
+    return 0;
+}
+
+/* close(pool): no new job; the workers end when those there are are over. */
+static int core_close(lua_State *L)
+{
+    struct tide_lua_pool *owner = check_pool(L, 1);
+    owner->closed = 1;
+    tide_jobs_step(owner, L);
+    return 0;
+}
+
+/* kill(pool): end the workers now; jobs that are not over fail. */
+static int core_kill(lua_State *L)
+{
+    const double patience_s = 5; /* SIGKILL takes no time, but for disk waits */
+    struct tide_lua_pool *owner = check_pool(L, 1);
+    owner->closed = owner->terminated = 1;
+    tide_pool_kill(owner->pool);
+    tide_jobs_fail_all(owner, L, "terminated", "the pool was terminated");
+    uint64_t deadline_ns = tide_deadline_ns(patience_s);
+    while (tide_pool_join(owner->pool, deadline_ns) == TIDE_EINTR)
+        continue;
+    return 0;
+}
+
+/* join(pool, seconds or nil) -> as wait: until no worker is left */
+static int core_join(lua_State *L)
+{
+    struct tide_lua_pool *owner = check_pool(L, 1);
+    int status = tide_pool_join(owner->pool, check_deadline(L, 2));
+    lua_pushstring(L, outcome_text(status));
+    return 1;
+}
+
+/* state(pool) -> "open", "closed", "terminated" or "broken", reason */
+static int core_state(lua_State *L)
+{
+    const struct tide_lua_pool *owner = check_pool(L, 1);
+    const struct tide_pool *pool = owner->pool;
+    const char *state = owner->terminated            ? "terminated"
+                        : pool->gone && pool->broken ? "broken"
+                        : owner->closed              ? "closed"
+                                                     : "open";
+    lua_pushstring(L, state);
+    lua_pushstring(L, pool->reason);
+    return 2;
+}
+
+/* workers(pool) -> list of the pids there are now */
+static int core_workers(lua_State *L)
+{
+    const struct tide_board *board = &check_pool(L, 1)->pool->board;
+    int count = 0;
+    lua_newtable(L);
+    for (uint32_t i = 0; i < board->worker_count; i++) {
+        int pid = atomic_load(&board->workers[i].pid);
+        if (pid == 0)
+            continue;
+        lua_pushnumber(L, pid);
+        lua_rawseti(L, -2, ++count);
+    }
+    return 1;
+}
+
+static void set_count(lua_State *L, const char *name, double value)
+{
+    lua_pushnumber(L, value);
+    lua_setfield(L, -2, name);
+}
+
+/* stats(pool) -> list of {pid, items, chunks, busy, restarts}, one per worker */
+static int core_stats(lua_State *L)
+{
+    const double ns_per_s = 1e9;
+    const struct tide_board *board = &check_pool(L, 1)->pool->board;
+    lua_newtable(L);
+    for (uint32_t i = 0; i < board->worker_count; i++) {
+        const struct tide_worker_record *record = &board->workers[i];
+        lua_createtable(L, 0, 5);
+        set_count(L, "pid", atomic_load(&record->pid));
+        set_count(L, "items", (double)atomic_load(&record->items));
+        set_count(L, "chunks", (double)atomic_load(&record->chunks));
+        set_count(L, "busy", (double)atomic_load(&record->busy_ns) / ns_per_s);
+        set_count(L, "restarts", atomic_load(&record->restarts));
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    return 1;
+}
+
+/* ---- jobs ---- */
+
+/*
+ * submit(pool, f, items, total, flags, chunk[, first, step]) -> job
+ *
+ * `items` is a table, or nil for the range first, first + step, ... of `total`.
+ */
+static int core_submit(lua_State *L)
+{
+    struct tide_lua_pool *owner = check_pool(L, 1);
+    struct tide_job_order order = {
+        .total = (uint64_t)luaL_checknumber(L, 4),
+        .flags = (unsigned)luaL_checkint(L, 5),
+        .chunk = (uint32_t)luaL_checkint(L, 6),
+        .is_range = lua_isnil(L, 3),
+        .range_first = luaL_optnumber(L, 7, 0),
+        .range_step = luaL_optnumber(L, 8, 0),
+    };
+    lua_settop(L, 3);
+    tide_jobs_start(owner, L, 1, 2, 3, &order);
+    luaL_getmetatable(L, JOB_TYPE);
+    lua_setmetatable(L, -2);
+    return 1;
+}
+
+/* outcome(job) -> "running", or "done" and results, or "failed" and the error */
+static int core_outcome(lua_State *L)
+{
+    static const char *const states[] = { "running", "done", "failed" };
+    const struct tide_lua_job *job = luaL_checkudata(L, 1, JOB_TYPE);
+    lua_pushstring(L, states[job->state]);
+    if (job->state == TIDE_JOB_RUNNING)
+        return 1;
+    tide_jobs_push_outcome(L, 1);
+    return 2;
+}
+
+/* ---- the codec ---- */
+
+static int raise_encode(lua_State *L, const struct tide_error *err)
+{
+    lua_pushfstring(L, "cannot send %s", err->text);
+    tide_error_object_push(L, "encode", lua_tostring(L, -1));
+    return lua_error(L);
+}
+
+/* encode(...) -> one message with these values, as a string */
+static int core_encode(lua_State *L)
+{
+    struct tide_codec *codec = tide_codec_of(L);
+    struct tide_error err;
+    struct tide_buffer text;
+    tide_names_refresh(&codec->names, L);
+    tide_buffer_init(&text);
+    int status = tide_encode(codec, L, &text, 1, lua_gettop(L),
+                             TIDE_HEAD_MULTI, &err);
+    if (status == TIDE_OK)
+        lua_pushlstring(L, (const char *)text.data, text.used);
+    tide_buffer_free(&text);
+    return status == TIDE_OK ? 1 : raise_encode(L, &err);
+}
+
+/* decode(string) -> the values */
+static int core_decode(lua_State *L)
+{
+    size_t size;
+    const unsigned char *at = (const void *)luaL_checklstring(L, 1, &size);
+    const unsigned char *end = at + size;
+    struct tide_error err;
+    int count;
+    if (tide_decode(tide_codec_of(L), L, &at, end, &count, NULL, &err) ==
+            TIDE_OK &&
+        at == end)
+        return count;
+    lua_pushfstring(L, "cannot decode: %s",
+                    err.status == TIDE_OK ? "bytes are left over" : err.text);
+    tide_error_object_push(L, "decode", lua_tostring(L, -1));
+    return lua_error(L);
+}
+
+/* hide_globals(set): globals never captured, assigned by an initializer */
+static int core_hide_globals(lua_State *L)
+{
+    struct tide_codec *codec = tide_codec_of(L);
+    luaL_unref(L, LUA_REGISTRYINDEX, codec->hidden_globals);
+    lua_settop(L, 1);
+    codec->hidden_globals = lua_isnil(L, 1) ? 0
+                                            : luaL_ref(L, LUA_REGISTRYINDEX);
+    return 0;
+}
+
+static int dump_part(lua_State *L, const void *part, size_t size,
+                     void *context)
+{
+    (void)L;
+    luaL_addlstring(context, part, size);
+    return 0;
+}
+
+static void note_written(void *context, const char *name, size_t length,
+                         int written)
+{
+    lua_State *L = context;
+    if (!written)
+        return;
+    lua_pushlstring(L, name, length);
+    lua_pushboolean(L, 1);
+    lua_rawset(L, 2);
+}
+
+/* assigned_globals(f, set): add the names of globals that f assigns to */
+static int core_assigned_globals(lua_State *L)
+{
+    struct tide_codec *codec = tide_codec_of(L);
+    size_t size;
+    luaL_Buffer text;
+    lua_settop(L, 2);
+    luaL_buffinit(L, &text);
+    lua_pushvalue(L, 1);
+    if (!codec->captures_globals || lua_iscfunction(L, 1) ||
+        lua_dump(L, dump_part, &text) != 0)
+        return 0;
+    lua_pop(L, 1);
+    luaL_pushresult(&text);
+    const unsigned char *dump = (const void *)lua_tolstring(L, -1, &size);
+    tide_bytecode_globals(&codec->format, dump, size, note_written, L);
+    return 0;
+}
+
+/* ---- this process ---- */
+
+/* worker() -> 1-based number, pid and the pool's name in a worker, else nil */
+static int core_worker(lua_State *L)
+{
+    const struct tide_worker_env *self = tide_worker_self();
+    if (self == NULL)
+        return 0;
+    lua_pushnumber(L, self->index + 1);
+    lua_pushnumber(L, getpid());
+    lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_POOL_NAME);
+    return 3;
+}
+
+static int core_cpu_count(lua_State *L)
+{
+    lua_pushnumber(L, tide_cpu_count());
+    return 1;
+}
+
+/* now() -> seconds of the monotonic clock */
+static int core_now(lua_State *L)
+{
+    lua_pushnumber(L, (double)tide_now_ns() * 1e-9);
+    return 1;
+}
+
+static int core_cwd(lua_State *L)
+{
+    char path[4096];
+    lua_pushstring(L, getcwd(path, sizeof path));
+    return 1;
+}
+
+/* configure{error = metatable, columns = module} */
+static int core_configure(lua_State *L)
+{
+    lua_getfield(L, 1, "error");
+    lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_ERROR);
+    lua_getfield(L, 1, "columns");
+    lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_COLUMNS);
+    return 0;
+}
+
+/* ---- opening ---- */
+
+static void set_flags(lua_State *L)
+{
+    set_count(L, "UNPACK", TIDE_JOB_UNPACK);
+    set_count(L, "ALL", TIDE_JOB_ALL);
+    set_count(L, "COLLECT", TIDE_JOB_COLLECT);
+    set_count(L, "EAGER", TIDE_JOB_EAGER);
+    set_count(L, "WORKERS_MAX", TIDE_WORKERS_MAX);
+}
+
+int tide_open_core(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "start", core_start },
+        { "open", core_open },
+        { "submit", core_submit },
+        { "outcome", core_outcome },
+        { "wait", core_wait },
+        { "step", core_step },
+        { "close", core_close },
+        { "kill", core_kill },
+        { "join", core_join },
+        { "state", core_state },
+        { "workers", core_workers },
+        { "stats", core_stats },
+        { "encode", core_encode },
+        { "decode", core_decode },
+        { "hide_globals", core_hide_globals },
+        { "assigned_globals", core_assigned_globals },
+        { "worker", core_worker },
+        { "cpu_count", core_cpu_count },
+        { "now", core_now },
+        { "cwd", core_cwd },
+        { "configure", core_configure },
+        { NULL, NULL },
+    };
+    luaL_newmetatable(L, JOB_TYPE); /* while active it is anchored, then empty */
+    luaL_newmetatable(L, POOL_TYPE);
+    lua_pushcfunction(L, pool_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 2);
+    lua_newtable(L);
+    luaL_setfuncs(L, functions, 0);
+    set_flags(L);
+    return 1;
+}

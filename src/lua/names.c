@@ -1,0 +1,175 @@
+#include "lua/names.h"
+
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Keep the value on top alive for as long as the state, and pop it. */
+static void anchor(struct tide_names *names, lua_State *L)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, names->anchor);
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, (int)lua_objlen(L, -2) + 1);
+    lua_pop(L, 1);
+}
+
+/* Name the object at `index`, unless it has a name. */
+static void add(struct tide_names *names, lua_State *L, int index,
+                enum tide_name_kind kind, const char *module,
+                const char *field)
+{
+    const void *object = lua_topointer(L, index);
+    if (tide_names_find(names, object) != NULL)
+        return;
+    if (names->count == names->capacity) {
+        uint32_t capacity = names->capacity ? names->capacity * 2 : 512;
+        struct tide_name *grown =
+            realloc(names->names, capacity * sizeof *grown);
+        if (grown == NULL)
+            return; /* it travels by value, or is refused with its path */
+        names->names = grown;
+        names->capacity = capacity;
+    }
+    lua_pushvalue(L, index);
+    anchor(names, L);
+    if (tide_ptrmap_add(&names->index, object, names->count) == 0)
+        names->names[names->count++] =
+            (struct tide_name){ kind, module, field };
+}
+
+static int is_builtin(lua_State *L, int index)
+{
+    lua_Debug info;
+    if (lua_iscfunction(L, index))
+        return 1;
+    lua_pushvalue(L, index);
+    lua_getinfo(L, ">S", &info);
+    return strncmp(info.short_src, "[builtin:", 9) == 0;
+}
+
+/* Name what is in the module table on top of the stack. */
+static void add_fields(struct tide_names *names, lua_State *L,
+                       enum tide_name_kind kind, const char *module)
+{
+    lua_pushnil(L);
+    while (lua_next(L, -2) != 0) {
+        if (lua_type(L, -2) == LUA_TSTRING) {
+            const char *field = lua_tostring(L, -2);
+            int is_function = lua_type(L, -1) == LUA_TFUNCTION;
+            lua_pushvalue(L, -2);
+            anchor(names, L); /* the text of `field` */
+            if (is_function &&
+                (kind == TIDE_NAME_MODULE || is_builtin(L, -1)))
+                add(names, L, lua_gettop(L), kind, module, field);
+            else if (lua_istable(L, -1) && kind == TIDE_NAME_MODULE)
+                add(names, L, lua_gettop(L), TIDE_NAME_METATABLE, module,
+                    field);
+        }
+        lua_pop(L, 1);
+    }
+}
+
+/* Would `require` find the module in a fresh state with our search paths? */
+static int is_findable(lua_State *L, const char *module)
+{
+    static const char *const paths[] = { "path", "cpath" };
+    int top = lua_gettop(L);
+    int found = strncmp(module, "tidemill", 8) == 0; /* we bring it along */
+    lua_getglobal(L, "package");
+    for (int i = 0; i < 2 && !found && lua_istable(L, -1); i++) {
+        lua_getfield(L, top + 1, "searchpath");
+        lua_pushstring(L, module);
+        lua_getfield(L, top + 1, paths[i]);
+        found = lua_isfunction(L, -3) && lua_isstring(L, -1) &&
+                lua_pcall(L, 2, 1, 0) == 0 && lua_isstring(L, -1);
+        lua_settop(L, top + 1);
+    }
+    lua_settop(L, top);
+    return found;
+}
+
+static int is_standard(const char *module)
+{
+    static const char *const standard[] = {
+        "_G",    "bit", "coroutine", "debug", "ffi",           "io",
+        "jit",   "jit.opt", "jit.util", "math", "os",          "package",
+        "string", "string.buffer", "table", "table.clear", "table.new"
+    };
+    for (size_t i = 0; i < sizeof standard / sizeof standard[0]; i++)
+        if (strcmp(standard[i], module) == 0)
+            return 1;
+    return 0;
+}
+
+/* Name the module whose name and value are the two values on top. */
+static void add_module(struct tide_names *names, lua_State *L)
+{
+    if (lua_type(L, -2) != LUA_TSTRING)
+        return;
+    const char *module = lua_tostring(L, -2);
+    int value = lua_gettop(L);
+    int standard = is_standard(module);
+    enum tide_name_kind kind =
+        standard ? TIDE_NAME_STANDARD : TIDE_NAME_MODULE;
+    if (!lua_istable(L, value) && !lua_isfunction(L, value))
+        return;
+    if (!standard && !is_findable(L, module))
+        return;
+    lua_pushvalue(L, -2);
+    anchor(names, L); /* the text of `module` */
+    add(names, L, value, kind, module, "");
+    /* What a script puts into _G later is not there in a worker. */
+    int is_late_globals = names->walked && strcmp(module, "_G") == 0;
+    if (lua_istable(L, value) && !is_late_globals)
+        add_fields(names, L, kind, module);
+}
+
+/* Push package.loaded and return its number of entries. */
+static int push_loaded(lua_State *L)
+{
+    int count = 0;
+    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+    lua_pushnil(L);
+    while (lua_next(L, -2) != 0) {
+        count++;
+        lua_pop(L, 1);
+    }
+    return count;
+}
+
+void tide_names_rescan(struct tide_names *names, lua_State *L)
+{
+    luaL_checkstack(L, 12, "too many nested calls");
+    names->loaded_count = push_loaded(L);
+    lua_pushnil(L);
+    while (lua_next(L, -2) != 0) {
+        add_module(names, L);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    names->walked = 1;
+}
+
+void tide_names_refresh(struct tide_names *names, lua_State *L)
+{
+    luaL_checkstack(L, 12, "too many nested calls");
+    int count = push_loaded(L);
+    lua_pop(L, 1);
+    if (count != names->loaded_count)
+        tide_names_rescan(names, L);
+}
+
+void tide_names_init(struct tide_names *names, lua_State *L)
+{
+    *names = (struct tide_names){ 0 };
+    tide_ptrmap_clear(&names->index);
+    lua_newtable(L);
+    names->anchor = luaL_ref(L, LUA_REGISTRYINDEX);
+    tide_names_rescan(names, L);
+}
+
+void tide_names_free(struct tide_names *names)
+{
+    tide_ptrmap_free(&names->index);
+    free(names->names);
+}

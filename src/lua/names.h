@@ -1,0 +1,57 @@
+/**
+ * @file names.h
+ * @brief Functions and modules that travel as names.
+ *
+ * A name is a module and a field in it, or a module alone. Known are the
+ * standard libraries, as they are when the state's codec is made, and every
+ * module of package.loaded that `require` would find again in a worker.
+ */
+#ifndef TIDE_LUA_NAMES_H
+#define TIDE_LUA_NAMES_H
+
+#include "lua/ptrmap.h"
+
+#include <lua.h>
+#include <stdint.h>
+
+enum tide_name_kind {
+    TIDE_NAME_STANDARD,  /* there in every fresh state */
+    TIDE_NAME_MODULE,    /* found by `require` */
+    TIDE_NAME_METATABLE  /* a table inside a module: by name only as metatable */
+};
+
+struct tide_name {
+    enum tide_name_kind kind;
+    const char *module; /* anchored in the state */
+    const char *field;  /* "" for the module itself */
+};
+
+struct tide_names {
+    struct tide_ptrmap index; /* object -> place in `names` */
+    struct tide_name *names;
+    uint32_t count;
+    uint32_t capacity;
+    int walked;       /* the standard libraries are known */
+    int loaded_count; /* modules in package.loaded when it was walked */
+    int anchor;       /* registry reference: keeps objects and texts alive */
+};
+
+/** Learn the standard libraries. May raise for memory. */
+void tide_names_init(struct tide_names *names, lua_State *L);
+void tide_names_free(struct tide_names *names);
+
+/** Learn modules loaded since the last call; cheap when there are none. */
+void tide_names_refresh(struct tide_names *names, lua_State *L);
+
+/** Walk all modules again, for what they got since they were loaded. */
+void tide_names_rescan(struct tide_names *names, lua_State *L);
+
+/** The name of the object with this lua_topointer(), or NULL. */
+static inline const struct tide_name *
+tide_names_find(const struct tide_names *names, const void *object)
+{
+    uint32_t at = tide_ptrmap_get(&names->index, object, UINT32_MAX);
+    return at == UINT32_MAX ? NULL : &names->names[at];
+}
+
+#endif

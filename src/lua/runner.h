@@ -1,0 +1,48 @@
+/**
+ * @file runner.h
+ * @brief Runs one span of items in a worker's state.
+ */
+#ifndef TIDE_LUA_RUNNER_H
+#define TIDE_LUA_RUNNER_H
+
+#include "lua/codec.h"
+#include "lua/form.h"
+#include "shm/board.h"
+
+#include <lua.h>
+
+/** What a worker process runs spans with. */
+struct tide_runner {
+    lua_State *L;
+    struct tide_codec *codec;
+    const struct tide_board *board;
+    struct tide_heap heap; /* of the worker's region */
+
+    /* Of the span being run. */
+    struct tide_buffer out; /* where messages of results go; first, see grow() */
+    struct tide_slot *slot;
+    struct tide_request request; /* a private copy */
+    const unsigned char *args;
+    const unsigned char *args_end;
+    size_t column_bytes; /* before the messages in the reply's block */
+};
+
+/** Bind a runner to a state and a region. */
+void tide_runner_init(struct tide_runner *runner, lua_State *L,
+                      const struct tide_board *board, struct tide_heap heap);
+
+/** Set up the stack of the C function that is to run spans. May raise. */
+void tide_runner_enter(struct tide_runner *runner);
+
+/**
+ * Run the items of a claimed slot and write its reply. Errors of jobs become
+ * results; what raises is only lack of memory outside a job.
+ *
+ * @return 1 if an item failed and stopped the span: the host wants to know now
+ */
+int tide_runner_run(struct tide_runner *runner, struct tide_slot *slot);
+
+/** Make `message` the error of the item in hand, which an error has left. */
+void tide_runner_fail(struct tide_runner *runner, const char *message);
+
+#endif

@@ -1,0 +1,290 @@
+/*
+ * The supervisor prepares one state, and each worker goes on in its own copy of
+ * it: a fresh state for the price of a fork, with nothing of the host's in it.
+ *
+ * What a worker starts with is the pool's config block, two messages:
+ *   1. a table: path, cpath, cwd, name, preload (a list of modules), seed
+ *   2. the initializer and its arguments, or nil
+ * The first must be in force before the second is decoded, since functions may
+ * name modules that are found on the script's search path. A failure goes into a
+ * block that the worker's record names, and ends the worker.
+ */
+#include "lua/worker.h"
+
+#include "base/clock.h"
+#include "lua/errors.h"
+#include "lua/runner.h"
+#include "lua/state.h"
+#include "shm/wake.h"
+
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdio_ext.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const struct tide_worker_env *self;
+
+const struct tide_worker_env *tide_worker_self(void)
+{
+    return self;
+}
+
+/* ---- the state ---- */
+
+static int load_libraries(lua_State *L)
+{
+    tide_state_require(L, "ffi");
+    tide_state_require(L, "tidemill.columns");
+    tide_codec_of(L);
+    lua_settop(L, 0);
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    return 0;
+}
+
+static void *prepare(void *unused)
+{
+    (void)unused;
+    lua_State *L = tide_state_new();
+    if (L != NULL && lua_cpcall(L, load_libraries, NULL) != 0)
+        fprintf(stderr, "tidemill: cannot prepare workers: %s\n",
+                lua_tostring(L, -1));
+    return L;
+}
+
+/* os.exit() in a job: the process ends, nothing of the host's is run. */
+static int exit_worker(lua_State *L)
+{
+    int code = lua_isboolean(L, 1)
+                   ? (lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE)
+                   : luaL_optint(L, 1, EXIT_SUCCESS);
+    fflush(NULL);
+    _exit(code);
+}
+
+/* ---- starting ---- */
+
+/* package[name] = the string field `name` of the table on top. */
+static void set_search_path(lua_State *L, const char *name)
+{
+    lua_getglobal(L, "package");
+    lua_getfield(L, -2, name);
+    lua_setfield(L, -2, name);
+    lua_pop(L, 1);
+}
+
+static void seed_random(lua_State *L)
+{
+    uint64_t seed = tide_now_ns() ^ (uint64_t)getpid() << 20;
+    lua_getglobal(L, "math");
+    lua_getfield(L, -1, "randomseed");
+    lua_pushnumber(L, (double)(seed % (UINT64_C(1) << 53)));
+    lua_call(L, 1, 0);
+    lua_pop(L, 1);
+}
+
+static void replace_exit(lua_State *L)
+{
+    lua_getglobal(L, "os");
+    lua_pushcfunction(L, exit_worker);
+    lua_setfield(L, -2, "exit");
+    lua_pop(L, 1);
+}
+
+static void require_all(lua_State *L)
+{
+    lua_getfield(L, -1, "preload");
+    for (int i = 1; lua_istable(L, -1) && i <= (int)lua_objlen(L, -1); i++) {
+        lua_rawgeti(L, -1, i);
+        tide_state_require(L, lua_tostring(L, -1));
+        lua_pop(L, 2);
+    }
+    lua_pop(L, 1);
+}
+
+static int decode_next(lua_State *L, const unsigned char **at,
+                       const unsigned char *end)
+{
+    struct tide_error err;
+    int count;
+    if (tide_decode(tide_codec_of(L), L, at, end, &count, NULL, &err) !=
+        TIDE_OK)
+        luaL_error(L, "cannot receive the pool's options: %s", err.text);
+    return count;
+}
+
+/* Everything before the first task; raises what the initializer raises. */
+static int start(lua_State *L)
+{
+    const struct tide_worker_env *env = lua_touserdata(L, 1);
+    const unsigned char *at = env->config;
+    const unsigned char *end = at + env->config_bytes;
+    seed_random(L);
+    replace_exit(L);
+    if (at == NULL)
+        return 0;
+    decode_next(L, &at, end);
+    set_search_path(L, "path");
+    set_search_path(L, "cpath");
+    lua_getfield(L, -1, "name");
+    lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_POOL_NAME);
+    lua_getfield(L, -1, "cwd");
+    if (lua_isstring(L, -1) && chdir(lua_tostring(L, -1)) != 0)
+        luaL_error(L, "cannot change to directory '%s'", lua_tostring(L, -1));
+    lua_pop(L, 1);
+    require_all(L);
+    int count = decode_next(L, &at, end);
+    if (!lua_isnil(L, -count))
+        lua_call(L, count - 1, 0);
+    return 0;
+}
+
+/* Leave the error on top where the host finds it. */
+static void leave_failure(struct tide_worker_env *env, lua_State *L,
+                          struct tide_heap *heap)
+{
+    struct tide_worker_record *record = &env->board->workers[env->index];
+    struct tide_buffer text;
+    tide_buffer_init(&text);
+    if (tide_error_encode(tide_codec_of(L), L, &text) == TIDE_OK) {
+        uint64_t offset = tide_heap_alloc(heap, text.used);
+        if (offset != 0) {
+            memcpy(env->board->arena->base + offset, text.data, text.used);
+            atomic_store(&record->failure_bytes, (uint32_t)text.used);
+            atomic_store(&record->failure, offset);
+            tide_heap_settle(heap);
+        }
+    }
+    tide_buffer_free(&text);
+}
+
+static int start_state(struct tide_worker_env *env, lua_State *L,
+                       struct tide_heap *heap)
+{
+    lua_settop(L, 0);
+    lua_pushcfunction(L, tide_error_handler);
+    lua_pushcfunction(L, start);
+    lua_pushlightuserdata(L, env);
+    if (lua_pcall(L, 1, 0, 1) == 0)
+        return 0;
+    leave_failure(env, L, heap);
+    return -1;
+}
+
+/* ---- the loop ---- */
+
+struct loop {
+    struct tide_worker_env *env;
+    struct tide_runner runner;
+    uint64_t now_ns;
+    uint32_t slot; /* being run; UINT32_MAX for none */
+};
+
+static void count_work(struct tide_worker_record *record,
+                       const struct tide_slot *slot)
+{
+    const struct tide_reply *reply = &slot->reply;
+    uint64_t items = atomic_load_explicit(&record->items, memory_order_relaxed);
+    uint64_t chunks =
+        atomic_load_explicit(&record->chunks, memory_order_relaxed);
+    uint64_t busy =
+        atomic_load_explicit(&record->busy_ns, memory_order_relaxed);
+    atomic_store_explicit(&record->items,
+                          items + reply->hand - slot->request.first,
+                          memory_order_relaxed);
+    atomic_store_explicit(&record->chunks, chunks + 1, memory_order_relaxed);
+    atomic_store_explicit(&record->busy_ns,
+                          busy + reply->end_ns - reply->start_ns,
+                          memory_order_relaxed);
+}
+
+static void finish_slot(struct loop *loop, int urgent)
+{
+    struct tide_worker_env *env = loop->env;
+    struct tide_slot *slot = &env->board->slots[loop->slot];
+    if (__fpending(stdout) > 0)
+        fflush(stdout);
+    loop->now_ns = tide_now_ns();
+    slot->reply.end_ns = loop->now_ns;
+    count_work(&env->board->workers[env->index], slot);
+    uint32_t done = loop->slot;
+    loop->slot = UINT32_MAX;
+    tide_board_finish(env->board, done, env->index, urgent);
+}
+
+/* Claim and run until the board is closed. */
+static void serve(struct loop *loop)
+{
+    struct tide_worker_env *env = loop->env;
+    for (;;) {
+        uint32_t index;
+        if (tide_board_claim(&index, env->board, env->index) != TIDE_OK) {
+            if (tide_board_rest(env->board, env->index) != TIDE_OK)
+                return;
+            loop->now_ns = tide_now_ns();
+            continue;
+        }
+        struct tide_slot *slot = &env->board->slots[index];
+        loop->slot = index;
+        slot->reply.start_ns = loop->now_ns;
+        finish_slot(loop, tide_runner_run(&loop->runner, slot));
+    }
+}
+
+static int serve_protected(lua_State *L)
+{
+    struct loop *loop = lua_touserdata(L, 1);
+    const char *message = lua_tostring(L, 2);
+    if (message == NULL)
+        message = "an error outside the job";
+    tide_runner_enter(&loop->runner);
+    if (loop->slot != UINT32_MAX) { /* the error left it unfinished */
+        tide_runner_fail(&loop->runner, message);
+        finish_slot(loop, 1);
+    }
+    serve(loop);
+    return 0;
+}
+
+static void serve_all(struct tide_worker_env *env, lua_State *L,
+                      const struct tide_heap *heap)
+{
+    struct loop loop = { .env = env,
+                         .now_ns = tide_now_ns(),
+                         .slot = UINT32_MAX };
+    tide_runner_init(&loop.runner, L, env->board, *heap);
+    lua_settop(L, 0);
+    lua_pushnil(L);
+    for (;;) {
+        lua_pushcfunction(L, serve_protected);
+        lua_pushlightuserdata(L, &loop);
+        lua_pushvalue(L, -3); /* the error that ended the last round */
+        if (lua_pcall(L, 2, 1, 0) == 0)
+            return;
+        lua_replace(L, 1);
+        lua_settop(L, 1);
+    }
+}
+
+static int run(struct tide_worker_env *env)
+{
+    lua_State *L = env->context;
+    struct tide_worker_record *record = &env->board->workers[env->index];
+    struct tide_heap heap;
+    if (L == NULL)
+        return EXIT_FAILURE;
+    self = env;
+    tide_heap_open(&heap, env->board->arena, &record->region);
+    if (start_state(env, L, &heap) != 0)
+        return TIDE_EXIT_NOT_STARTED;
+    atomic_store(&record->phase, TIDE_WORKER_UP);
+    tide_event_raise(env->board->event_fd); /* a host may wait for the start */
+    serve_all(env, L, &heap);
+    lua_close(L); /* finalizers run, files are written out */
+    return EXIT_SUCCESS;
+}
+
+struct tide_worker_ops tide_lua_worker_ops(void)
+{
+    return (struct tide_worker_ops){ .prepare = prepare, .run = run };
+}

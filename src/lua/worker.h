@@ -1,0 +1,21 @@
+/**
+ * @file worker.h
+ * @brief What runs in a worker process: its state, its start, its loop.
+ */
+#ifndef TIDE_LUA_WORKER_H
+#define TIDE_LUA_WORKER_H
+
+#include "proc/supervisor.h"
+
+#include <lua.h>
+
+/** The operations that make a supervisor's workers Lua workers. */
+struct tide_worker_ops tide_lua_worker_ops(void);
+
+/** Registry key in a worker: the name of its pool. */
+#define TIDE_KEY_POOL_NAME "tidemill.pool_name"
+
+/** Who this process is, if it is a worker; else NULL. */
+const struct tide_worker_env *tide_worker_self(void);
+
+#endif
