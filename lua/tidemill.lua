@@ -25,10 +25,11 @@ end
 
 --- Run `fn(pool)` with a new pool and return what it returns. When it returns, what is outstanding is
 --- waited for; when it raises, the pool is terminated and the same error raised.
----@param options? integer|tidemill.PoolOptions
+---@param options? integer|tidemill.PoolOptions  may be left out
 ---@param fn fun(pool: tidemill.Pool): any ...
 ---@return any ...
 function tidemill.with(options, fn)
+  if fn == nil then options, fn = nil, options end
   if type(fn) ~= "function" then
     error("tidemill.with: fn must be a function, got " .. type(fn), 2)
   end
@@ -58,6 +59,12 @@ end
 ---@return tidemill.Range
 function tidemill.range(first, last, step)
   return range.new(first, last, step)
+end
+
+--- Seconds of the monotonic clock, the same in every process; for measuring.
+---@return number
+function tidemill.clock()
+  return core.now()
 end
 
 --- Is `value` one of Tidemill's error objects?

@@ -3,8 +3,9 @@
  * @brief How arguments and results lie in requests and replies.
  *
  * Arguments (request.form), for all items of a segment:
- *   MESSAGES  one item: a message. More: u32 n, u32 offset[n], messages; offsets
- *             from the start of the arguments
+ *   MESSAGE   one item only: a message
+ *   MESSAGES  u32 n, u32 offset[n], messages; offsets from the start of the
+ *             arguments
  *   COLUMN    double[count]
  *   RANGE     double first, double step: item i is first + i * step
  *
@@ -24,6 +25,7 @@
 #include <stdint.h>
 
 enum tide_args_form {
+    TIDE_ARGS_MESSAGE,
     TIDE_ARGS_MESSAGES,
     TIDE_ARGS_COLUMN,
     TIDE_ARGS_RANGE

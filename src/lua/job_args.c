@@ -369,7 +369,8 @@ static void run_messages(struct tide_lua_job *job, lua_State *L,
 static int encode_messages(struct tide_lua_job *job, lua_State *L,
                            uint32_t count)
 {
-    struct tide_lua_segment *segment = new_segment(job, TIDE_ARGS_MESSAGES);
+    struct tide_lua_segment *segment =
+        new_segment(job, count > 1 ? TIDE_ARGS_MESSAGES : TIDE_ARGS_MESSAGE);
     if (segment == NULL)
         return -1;
     struct message_run run = {

@@ -1,9 +1,13 @@
 /*
  * One step of a pool, always in this order:
  *
- *   take in    every outcome that has arrived: results stored, slots freed
- *   hand out   jobs in the order of their start, spans while slots are free
- *   retire     jobs that are over are taken off the list
+ *   take in    every outcome that has arrived: results stored, slots freed; a job
+ *              that is over with it is retired
+ *   hand out   jobs with items left, in the order of their start, spans while
+ *              slots are free
+ *
+ * Its cost is that of what arrived and what is handed out, however many jobs are
+ * active: a job is on the feed list only while it has something to hand out.
  *
  * A wait is steps with sleeps between them. The sleep asks for as many outcomes
  * as make a step worth while: all of them when nothing is left to hand out, half
@@ -72,20 +76,65 @@ int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
     }
     owner->pool = pool;
     owner->codec = codec;
-    owner->jobs_tail = &owner->jobs;
+    owner->feed_tail = &owner->feed;
     return 0;
 }
 
-/* Take an ended job off the list; `*at` is then the next one. */
-static void retire(struct tide_lua_job **at, lua_State *L)
+static void join_feed(struct tide_lua_job *job)
+{
+    struct tide_lua_pool *owner = job->owner;
+    if (job->feeding)
+        return;
+    job->feeding = 1;
+    job->feed_next = NULL;
+    *owner->feed_tail = job;
+    owner->feed_tail = &job->feed_next;
+}
+
+/* Take the job at `*at` off the feed list; `*at` is then the next one. */
+static void leave_feed(struct tide_lua_job **at)
 {
     struct tide_lua_job *job = *at;
     struct tide_lua_pool *owner = job->owner;
+    job->feeding = 0;
+    *at = job->feed_next;
+    if (owner->feed_tail == &job->feed_next)
+        owner->feed_tail = at;
+}
+
+static void link_job(struct tide_lua_job *job)
+{
+    struct tide_lua_pool *owner = job->owner;
+    job->previous = NULL;
+    job->next = owner->jobs;
+    if (job->next != NULL)
+        job->next->previous = job;
+    owner->jobs = job;
+}
+
+static void unlink_job(struct tide_lua_job *job)
+{
+    if (job->next != NULL)
+        job->next->previous = job->previous;
+    if (job->previous != NULL)
+        job->previous->next = job->next;
+    else
+        job->owner->jobs = job->next;
+}
+
+/* Let go of a job that has come to its end. */
+static void retire(struct tide_lua_job *job, lua_State *L)
+{
+    struct tide_lua_pool *owner = job->owner;
     if (job->state == TIDE_JOB_RUNNING)
         job->state = TIDE_JOB_DONE;
-    *at = job->next;
-    if (owner->jobs_tail == &job->next)
-        owner->jobs_tail = at;
+    for (struct tide_lua_job **at = &owner->feed; job->feeding;
+         at = &(*at)->feed_next)
+        if (*at == job) {
+            leave_feed(at);
+            break;
+        }
+    unlink_job(job);
     tide_job_destroy(&job->ledger, tide_segment_free, owner);
     tide_function_drop(owner, job->function);
     lua_pushnil(L);
@@ -102,7 +151,7 @@ void tide_jobs_fail_all(struct tide_lua_pool *owner, lua_State *L,
     while (owner->jobs != NULL) {
         tide_error_object_push(L, kind, message);
         tide_job_fail(owner->jobs, L);
-        retire(&owner->jobs, L);
+        retire(owner->jobs, L);
     }
 }
 
@@ -118,53 +167,18 @@ void tide_jobs_free(struct tide_lua_pool *owner, lua_State *L)
     owner->flights = NULL;
 }
 
-/* ---- starting ---- */
-
-static struct tide_lua_job *new_job(struct tide_lua_pool *owner, lua_State *L,
-                                    int pool, int items,
-                                    const struct tide_job_order *order)
-{
-    enum { PREALLOCATED_MAX = 1 << 24 };
-    uint64_t total = order->total;
-    struct tide_lua_job *job = lua_newuserdata(L, sizeof *job);
-    *job = (struct tide_lua_job){ .owner = owner,
-                                  .self = LUA_NOREF,
-                                  .flags = order->flags,
-                                  .total = total,
-                                  .is_range = order->is_range,
-                                  .range_first = order->range_first,
-                                  .range_step = order->range_step };
-    tide_job_init(&job->ledger, order->chunk);
-    lua_createtable(L, TIDE_JOB_POOL, 0);
-    lua_createtable(L, total < PREALLOCATED_MAX ? (int)total : 0, 0);
-    lua_rawseti(L, -2, TIDE_JOB_RESULTS);
-    lua_pushvalue(L, items);
-    lua_rawseti(L, -2, TIDE_JOB_ITEMS);
-    lua_pushvalue(L, pool);
-    lua_rawseti(L, -2, TIDE_JOB_POOL);
-    lua_setfenv(L, -2);
-    return job;
-}
-
-struct tide_lua_job *tide_jobs_start(struct tide_lua_pool *owner, lua_State *L,
-                                     int pool, int function, int items,
-                                     const struct tide_job_order *order)
-{
-    struct tide_lua_job *job = new_job(owner, L, pool, items, order);
-    job->function = tide_function_get(owner, L, function);
-    lua_pushvalue(L, -1);
-    job->self = luaL_ref(L, LUA_REGISTRYINDEX);
-    *owner->jobs_tail = job;
-    owner->jobs_tail = &job->next;
-    if ((job->flags & TIDE_JOB_EAGER) != 0)
-        while (job->encoded < job->total && !job->ledger.stopped)
-            if (tide_job_encode_next(job, L, 0) != 0)
-                break; /* the rest when memory is given back */
-    tide_jobs_step(owner, L);
-    return job;
-}
-
 /* ---- taking in ---- */
+
+static void report(struct tide_lua_job *job, const struct tide_span *span,
+                   uint32_t settled, uint64_t elapsed_ns)
+{
+    struct tide_segment *segment =
+        tide_job_report(&job->ledger, span, settled, elapsed_ns);
+    if (segment != NULL)
+        tide_segment_free(segment, job->owner);
+    if (job->ledger.again_count > 0)
+        join_feed(job);
+}
 
 static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
 {
@@ -178,19 +192,20 @@ static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
     uint64_t elapsed_ns = 0;
     if (!outcome->lost && outcome->reply.end_ns > outcome->reply.start_ns)
         elapsed_ns = outcome->reply.end_ns - outcome->reply.start_ns;
-    struct tide_segment *segment =
-        tide_job_report(&job->ledger, &flight->span, settled, elapsed_ns);
-    if (segment != NULL)
-        tide_segment_free(segment, owner);
+    report(job, &flight->span, settled, elapsed_ns);
 }
 
-static void release_outcome(struct tide_lua_pool *owner)
+/* Give the outcome back; its job may be over with it. */
+static void release_outcome(struct tide_lua_pool *owner, lua_State *L)
 {
     struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
+    struct tide_lua_job *job = flight->job;
     flight->next_free = owner->free_flights;
     owner->free_flights = flight;
     owner->taking = 0;
     tide_pool_release(owner->pool, &owner->outcome);
+    if (tide_job_is_over(&job->ledger))
+        retire(job, L);
 }
 
 static int take_all(lua_State *L)
@@ -199,7 +214,7 @@ static int take_all(lua_State *L)
     while (tide_pool_receive(owner->pool, &owner->outcome) == TIDE_OK) {
         owner->taking = 1;
         take_outcome(owner, L);
-        release_outcome(owner);
+        release_outcome(owner, L);
     }
     return 0;
 }
@@ -214,11 +229,8 @@ static void abandon_outcome(struct tide_lua_pool *owner, lua_State *L)
     tide_error_object_push(L, "decode",
                            text ? text : "cannot receive result");
     tide_job_fail(job, L);
-    struct tide_segment *segment =
-        tide_job_report(&job->ledger, &flight->span, size, 0);
-    if (segment != NULL)
-        tide_segment_free(segment, owner);
-    release_outcome(owner);
+    report(job, &flight->span, size, 0);
+    release_outcome(owner, L);
 }
 
 static void take_in(struct tide_lua_pool *owner, lua_State *L)
@@ -281,27 +293,54 @@ static int hand_out_span(struct tide_lua_job *job, lua_State *L)
             fail_for_memory(job, L); /* nothing will give any back */
         return 0;
     }
-    if (job->encoded == job->total)
-        tide_job_seal(&job->ledger);
     if (!tide_job_cut(&job->ledger, chunk, &span))
         return 0;
     if (submit_span(job, &span) == 0)
         return 1;
-    tide_job_report(&job->ledger, &span, 0, 0);
+    report(job, &span, 0, 0);
     return 0;
+}
+
+static int has_more(const struct tide_lua_job *job)
+{
+    return !job->ledger.stopped &&
+           (job->encoded < job->total || tide_job_uncut(&job->ledger) > 0 ||
+            job->ledger.again_count > 0);
+}
+
+/* Hand out as many spans as the job may have in flight. */
+static void hand_out_job(struct tide_lua_job *job, lua_State *L)
+{
+    struct tide_lua_pool *owner = job->owner;
+    uint32_t handed = 0, unannounced = 0;
+    while (tide_pool_has_slot(owner->pool) &&
+           tide_job_wants_flight(&job->ledger, worker_count(owner)) &&
+           hand_out_span(job, L)) {
+        unannounced++;
+        if (++handed % KICK_EVERY == 1) { /* workers begin while we go on */
+            tide_pool_kick(owner->pool, unannounced);
+            unannounced = 0;
+        }
+    }
+    if (unannounced > 0)
+        tide_pool_kick(owner->pool, unannounced);
 }
 
 static void hand_out(struct tide_lua_pool *owner, lua_State *L)
 {
-    uint32_t handed = 0;
-    for (struct tide_lua_job *job = owner->jobs; job; job = job->next)
-        while (tide_pool_has_slot(owner->pool) &&
-               tide_job_wants_flight(&job->ledger, worker_count(owner)) &&
-               hand_out_span(job, L))
-            if (++handed % KICK_EVERY == 1)
-                tide_pool_kick(owner->pool, KICK_EVERY);
-    if (handed > 0)
-        tide_pool_kick(owner->pool, handed);
+    struct tide_lua_job **at = &owner->feed;
+    while (*at != NULL && tide_pool_has_slot(owner->pool)) {
+        struct tide_lua_job *job = *at;
+        hand_out_job(job, L);
+        if (has_more(job)) {
+            at = &job->feed_next;
+            continue;
+        }
+        tide_job_seal(&job->ledger);
+        leave_feed(at);
+        if (tide_job_is_over(&job->ledger)) /* it had no items, or they failed */
+            retire(job, L);
+    }
 }
 
 static void fail_if_gone(struct tide_lua_pool *owner, lua_State *L)
@@ -317,19 +356,61 @@ static void fail_if_gone(struct tide_lua_pool *owner, lua_State *L)
 
 void tide_jobs_step(struct tide_lua_pool *owner, lua_State *L)
 {
-    tide_host_attend(owner->pool->host);
     take_in(owner, L);
     if (owner->pool->gone)
         fail_if_gone(owner, L);
     else
         hand_out(owner, L);
-    for (struct tide_lua_job **at = &owner->jobs; *at != NULL;)
-        if (tide_job_is_over(&(*at)->ledger))
-            retire(at, L);
-        else
-            at = &(*at)->next;
     if (owner->closed && owner->jobs == NULL)
         tide_pool_close(owner->pool);
+}
+
+/* ---- starting ---- */
+
+static struct tide_lua_job *new_job(struct tide_lua_pool *owner, lua_State *L,
+                                    int pool, int items,
+                                    const struct tide_job_order *order)
+{
+    enum { PREALLOCATED_MAX = 1 << 24 };
+    uint64_t total = order->total;
+    struct tide_lua_job *job = lua_newuserdata(L, sizeof *job);
+    *job = (struct tide_lua_job){ .owner = owner,
+                                  .self = LUA_NOREF,
+                                  .flags = order->flags,
+                                  .total = total,
+                                  .is_range = order->is_range,
+                                  .range_first = order->range_first,
+                                  .range_step = order->range_step };
+    tide_job_init(&job->ledger, order->chunk);
+    lua_createtable(L, TIDE_JOB_POOL, 0);
+    lua_createtable(L, total < PREALLOCATED_MAX ? (int)total : 0, 0);
+    lua_rawseti(L, -2, TIDE_JOB_RESULTS);
+    lua_pushvalue(L, items);
+    lua_rawseti(L, -2, TIDE_JOB_ITEMS);
+    lua_pushvalue(L, pool);
+    lua_rawseti(L, -2, TIDE_JOB_POOL);
+    lua_setfenv(L, -2);
+    return job;
+}
+
+struct tide_lua_job *tide_jobs_start(struct tide_lua_pool *owner, lua_State *L,
+                                     int pool, int function, int items,
+                                     const struct tide_job_order *order)
+{
+    struct tide_lua_job *job = new_job(owner, L, pool, items, order);
+    job->function = tide_function_get(owner, L, function);
+    lua_pushvalue(L, -1);
+    job->self = luaL_ref(L, LUA_REGISTRYINDEX);
+    link_job(job);
+    join_feed(job);
+    if ((job->flags & TIDE_JOB_EAGER) != 0)
+        while (job->encoded < job->total && !job->ledger.stopped)
+            if (tide_job_encode_next(job, L, 0) != 0)
+                break; /* the rest when memory is given back */
+    if (!tide_pool_has_slot(owner->pool))
+        take_in(owner, L);
+    hand_out(owner, L);
+    return job;
 }
 
 /* ---- waiting ---- */
@@ -341,8 +422,7 @@ static uint32_t worth_waking(const struct tide_lua_pool *owner)
     uint32_t flying = tide_pool_in_flight(owner->pool);
     if (job == NULL || job->next != NULL || flying < 2)
         return 1;
-    int more = job->encoded < job->total || tide_job_uncut(&job->ledger) > 0 ||
-               job->ledger.again_count > 0;
+    int more = has_more(job);
     if (more && job->ledger.fixed_chunk == 0 && job->ledger.sample_items <= 0)
         return 1; /* the first measurement decides the chunks */
     return more ? flying / 2 : flying;

@@ -31,8 +31,9 @@ struct tide_flight;   /* a span that was submitted */
 struct tide_lua_pool {
     struct tide_pool *pool; /* NULL once freed */
     struct tide_codec *codec;
-    struct tide_lua_job *jobs; /* active, oldest first */
-    struct tide_lua_job **jobs_tail;
+    struct tide_lua_job *jobs;  /* active, newest first */
+    struct tide_lua_job *feed;  /* those with items to hand out, oldest first */
+    struct tide_lua_job **feed_tail;
     struct tide_function *functions; /* used last first */
     uint32_t function_count;
     uint64_t last_function;
@@ -47,7 +48,10 @@ struct tide_lua_pool {
 /** A job as a script holds it: a userdata whose environment holds the values. */
 struct tide_lua_job {
     struct tide_job ledger;
-    struct tide_lua_job *next;
+    struct tide_lua_job *next; /* among the active ones */
+    struct tide_lua_job *previous;
+    struct tide_lua_job *feed_next;
+    int feeding; /* on the pool's feed list */
     struct tide_lua_pool *owner;
     struct tide_function *function;
     enum tide_job_state state;

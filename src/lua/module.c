@@ -175,7 +175,9 @@ static int core_wait(lua_State *L)
 /* step(pool): take in and hand out, without waiting. */
 static int core_step(lua_State *L)
 {
-    tide_jobs_step(check_pool(L, 1), L);
+    struct tide_lua_pool *owner = check_pool(L, 1);
+    tide_host_attend(owner->pool->host);
+    tide_jobs_step(owner, L);
     return 0;
 }
 

@@ -228,7 +228,7 @@ static int push_args(struct tide_runner *runner, uint32_t item)
     default:
         break;
     }
-    if (runner->request.count > 1 || runner->request.first > 0) {
+    if (runner->request.form == TIDE_ARGS_MESSAGES) {
         uint32_t offset;
         memcpy(&offset, at + (1 + (size_t)item) * sizeof offset,
                sizeof offset);
@@ -370,7 +370,8 @@ static int run_items(struct tide_runner *runner)
     int boolean = type == LUA_TBOOLEAN;
     int fits = (boolean || type == LUA_TNUMBER) &&
                (runner->request.flags & TIDE_RUN_ALL) == 0 &&
-               runner->request.form != TIDE_ARGS_MESSAGES;
+               (runner->request.form == TIDE_ARGS_COLUMN ||
+                runner->request.form == TIDE_ARGS_RANGE);
     if (!fits || open_column(runner, boolean) != 0)
         return put_results(runner, first) || run_messages(runner, first + 1);
     return span_size(runner) > 1 ? run_column(runner, first + 1, boolean) : 0;

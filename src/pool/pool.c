@@ -13,7 +13,6 @@
 #include "pool/pool.h"
 
 #include "base/clock.h"
-#include "base/cpu.h"
 #include "proc/channel.h"
 #include "shm/wake.h"
 
@@ -74,7 +73,7 @@ static int lay_out(struct tide_pool *pool,
     if (status != TIDE_OK)
         return status;
     status = tide_board_create(&pool->board, &pool->arena, slots, workers,
-                               tide_cpu_count(), event_fd, err);
+                               pool->host->cpu_count, event_fd, err);
     if (status != TIDE_OK)
         return status;
     pool->region = (void *)(pool->arena.base + board_bytes);

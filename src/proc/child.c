@@ -27,16 +27,13 @@ pid_t tide_child_fork(void)
     return pid;
 }
 
-static void reset_signals(void)
-{
-    struct sigaction fresh = { .sa_handler = SIG_DFL };
-    for (int signal_number = 1; signal_number < NSIG; signal_number++)
-        sigaction(signal_number, &fresh, NULL); /* fails for KILL and STOP */
-}
+/* What a supervisor ignores; its workers start from there. */
+static const int ignored[] = { SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE };
+enum { IGNORED_COUNT = sizeof ignored / sizeof ignored[0] };
 
-static void ignore(int signal_number)
+static void set_disposition(int signal_number, void (*handler)(int))
 {
-    sigaction(signal_number, &(struct sigaction){ .sa_handler = SIG_IGN },
+    sigaction(signal_number, &(struct sigaction){ .sa_handler = handler },
               NULL);
 }
 
@@ -76,12 +73,10 @@ static void use_null_stdin(void)
 int tide_child_become_supervisor(int keep)
 {
     sigset_t blocked;
-    reset_signals();
-    ignore(SIGINT);
-    ignore(SIGQUIT);
-    ignore(SIGTERM);
-    ignore(SIGHUP);
-    ignore(SIGPIPE);
+    for (int signal_number = 1; signal_number < NSIG; signal_number++)
+        set_disposition(signal_number, SIG_DFL); /* not for KILL and STOP */
+    for (size_t i = 0; i < IGNORED_COUNT; i++)
+        set_disposition(ignored[i], SIG_IGN);
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGCHLD);
     sigprocmask(SIG_SETMASK, &blocked, NULL);
@@ -94,8 +89,9 @@ int tide_child_become_supervisor(int keep)
 int tide_child_become_worker(pid_t parent, int keep, const char *name)
 {
     sigset_t none;
-    reset_signals();
-    ignore(SIGINT);
+    for (size_t i = 0; i < IGNORED_COUNT; i++)
+        if (ignored[i] != SIGINT)
+            set_disposition(ignored[i], SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(EXIT_FAILURE); /* it died before the line above */

@@ -23,7 +23,8 @@ pid_t tide_child_fork(void);
 int tide_child_become_supervisor(int keep);
 
 /**
- * Become a worker: killed when `parent` dies, SIGINT ignored, every other signal
+ * Become a worker, in a child of a supervisor: killed when it (`parent`) dies,
+ * SIGINT ignored, every other signal
  * default and unblocked, standard input empty, stdout line-buffered, descriptors
  * above 2 closed but `keep`. Ends the process if `parent` is dead already.
  *

@@ -39,7 +39,7 @@
  * SLEEP AND WAKE  Two store-then-look pairs; in each at least one side sees the
  * other because all four accesses are in the one total order of seq_cst:
  *   worker: set own bit in `asleep`, look at the ring    host: write the ring's
- *   tail, look at `asleep`
+ *   tail, look at `asleep` (and `spinning`, see spin_for_work())
  *   host: set `wake_at`, look at the stack's count       worker: push, look at
  *   `wake_at`
  * Whoever clears the bit (or takes `wake_at`) owes the wake-up. A worker killed

@@ -28,6 +28,7 @@ struct tide_board_shared {
     alignas(TIDE_LINE) _Atomic uint32_t wake_at;
 
     alignas(TIDE_LINE) _Atomic uint64_t asleep[TIDE_WORKERS_MAX / 64];
+    _Atomic uint64_t spinning[TIDE_WORKERS_MAX / 64];
 
     alignas(TIDE_LINE) _Atomic uint64_t orphan_tail; /* supervisor */
 };
@@ -82,6 +83,9 @@ static inline uint32_t tide_orphan_mask(const struct tide_board *board)
 {
     return 2 * board->slot_count - 1;
 }
+
+/* Nobody may count on this worker: it is dead or stopped. */
+void tide_board_forget_rest(struct tide_board *board, uint32_t worker);
 
 /* Move the head past entry `at` if nobody has done so. */
 static inline void tide_help_head(struct tide_board_shared *shared, uint64_t at)

@@ -17,16 +17,22 @@ enum {
     SPIN_TURNS = 64      /* turns between two looks at the clock */
 };
 
+static uint32_t count_bits(const struct tide_board *board,
+                           const _Atomic uint64_t *bits)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < (board->worker_count + 63) / 64; i++)
+        count += (uint32_t)__builtin_popcountll(atomic_load(&bits[i]));
+    return count;
+}
+
 /* May the caller spin: is there a processor for each who is awake? */
 static int may_spin(const struct tide_board *board)
 {
     const struct tide_board_shared *shared = board->shared;
-    uint32_t asleep = 0;
-    for (uint32_t i = 0; i < (board->worker_count + 63) / 64; i++)
-        asleep += (uint32_t)__builtin_popcountll(
-            atomic_load_explicit(&shared->asleep[i], memory_order_relaxed));
     /* One processor is the host's. */
-    return board->worker_count < shared->cpu_count + asleep;
+    return board->worker_count <
+           shared->cpu_count + count_bits(board, shared->asleep);
 }
 
 /* ---- waking ---- */
@@ -43,6 +49,9 @@ void tide_board_kick(struct tide_board *board, uint32_t count)
     struct tide_board_shared *shared = board->shared;
     /* The tail written before this is in the total order before the look. */
     atomic_thread_fence(memory_order_seq_cst);
+    /* Who spins will take one each without being woken. */
+    uint32_t spinning = count_bits(board, shared->spinning);
+    count = count > spinning ? count - spinning : 0;
     for (uint32_t base = 0; base < board->worker_count; base += 64) {
         _Atomic uint64_t *bits = &shared->asleep[base / 64];
         uint64_t seen = atomic_load_explicit(bits, memory_order_seq_cst);
@@ -57,10 +66,16 @@ void tide_board_kick(struct tide_board *board, uint32_t count)
     }
 }
 
+void tide_board_forget_rest(struct tide_board *board, uint32_t worker)
+{
+    const uint64_t bit = UINT64_C(1) << (worker % 64);
+    atomic_fetch_and(&board->shared->asleep[worker / 64], ~bit);
+    atomic_fetch_and(&board->shared->spinning[worker / 64], ~bit);
+}
+
 void tide_board_rouse(struct tide_board *board, uint32_t worker)
 {
-    atomic_fetch_and(&board->shared->asleep[worker / 64],
-                     ~(UINT64_C(1) << (worker % 64)));
+    tide_board_forget_rest(board, worker);
     /* It may have gone on and be asleep again, now without its bit. */
     wake_worker(board, worker);
 }
@@ -143,17 +158,36 @@ int tide_board_has_ready(const struct tide_board *board)
     return head < atomic_load(&shared->ready_tail);
 }
 
-static int spin_for_work(struct tide_board *board)
+static uint64_t count_ready(const struct tide_board *board)
 {
+    uint64_t head = atomic_load(&board->shared->ready_head);
+    uint64_t tail = atomic_load(&board->shared->ready_tail);
+    return tail > head ? tail - head : 0;
+}
+
+/*
+ * Whoever submits counts on each spinner for one slot. So a spinner first takes
+ * its bit back and then looks: what was submitted while the bit was seen is seen
+ * here. More than the one it takes may have come when it was about to take one
+ * already; for that it wakes another.
+ */
+static int spin_for_work(struct tide_board *board, uint32_t worker)
+{
+    _Atomic uint64_t *bits = &board->shared->spinning[worker / 64];
+    const uint64_t bit = UINT64_C(1) << (worker % 64);
     uint64_t until = tide_now_ns() + SPIN_NS;
+    int found = 0;
+    atomic_fetch_or(bits, bit);
     do {
-        for (int turn = 0; turn < SPIN_TURNS; turn++) {
-            if (tide_board_has_ready(board) || tide_board_is_closed(board))
-                return 1;
+        for (int turn = 0; turn < SPIN_TURNS && !found; turn++) {
+            found = tide_board_has_ready(board) || tide_board_is_closed(board);
             tide_pause();
         }
-    } while (tide_now_ns() < until);
-    return 0;
+    } while (!found && tide_now_ns() < until);
+    atomic_fetch_and(bits, ~bit);
+    if (count_ready(board) > 1)
+        tide_board_kick(board, 1);
+    return found;
 }
 
 static void sleep_for_work(struct tide_board *board, uint32_t worker)
@@ -170,7 +204,7 @@ static void sleep_for_work(struct tide_board *board, uint32_t worker)
 
 int tide_board_rest(struct tide_board *board, uint32_t worker)
 {
-    if (!may_spin(board) || !spin_for_work(board))
+    if (!may_spin(board) || !spin_for_work(board, worker))
         sleep_for_work(board, worker);
     /* Work goes before the end. The end is looked at first: had it come between
      * the two looks, so might have work. */

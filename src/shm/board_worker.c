@@ -146,6 +146,5 @@ void tide_board_reclaim(struct tide_board *board,
             report_orphan(board, hand - 1, tide_word_sequence(word));
     }
     atomic_store_explicit(&record->hand, 0, memory_order_relaxed);
-    atomic_fetch_and(&board->shared->asleep[death->worker / 64],
-                     ~(UINT64_C(1) << (death->worker % 64)));
+    tide_board_forget_rest(board, death->worker);
 }
