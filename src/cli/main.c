@@ -214,9 +214,9 @@ static int set_processes(const char *text)
 }
 
 struct line {
-    int script;  /* index of the script in argv; argc if there is none */
+    int script;   /* index of the script in argv; argc if there is none */
     int has_code; /* -e, -l or -v was there */
-    int done;    /* nothing is left to do */
+    int done;     /* nothing is left to do */
 };
 
 /* Look at every option before anything runs. Returns an exit code. */
@@ -272,8 +272,7 @@ static int load_tidemill(lua_State *L)
     return 0;
 }
 
-static int run_all(lua_State *L, const struct line *line, int argc,
-                   char **argv)
+static int run_all(lua_State *L, const struct line *line, int argc, char **argv)
 {
     set_arg(L, argc, argv, line->script < argc ? line->script : 0);
     lua_pushcfunction(L, load_tidemill);
@@ -300,8 +299,7 @@ int main(int argc, char **argv)
         lua_close(script_state);
     }
     if (fflush(stdout) != 0 && code == EXIT_SUCCESS) {
-        fprintf(stderr, "tidemill: cannot write output: %s\n",
-                strerror(errno));
+        fprintf(stderr, "tidemill: cannot write output: %s\n", strerror(errno));
         code = EXIT_FAILURE;
     }
     return code;

@@ -139,8 +139,7 @@ static void visit_prototype(const struct tide_bytecode_format *format,
 int tide_bytecode_fits(const struct tide_bytecode_format *format,
                        const unsigned char *dump, size_t size)
 {
-    const unsigned char must_agree =
-        (unsigned char)~(FLAG_STRIPPED | FLAG_FFI);
+    const unsigned char must_agree = (unsigned char)~(FLAG_STRIPPED | FLAG_FFI);
     return size > sizeof format->header &&
            memcmp(dump, format->header, sizeof format->header) == 0 &&
            (dump[sizeof format->header] & must_agree) == format->flags;
@@ -218,8 +217,7 @@ int tide_bytecode_learn(struct tide_bytecode_format *out, lua_State *L)
         memcmp(sample.bytes, known, sizeof known) != 0)
         return -1;
     memcpy(out->header, known, sizeof known);
-    out->flags =
-        (unsigned char)(sample.bytes[4] & ~(FLAG_STRIPPED | FLAG_FFI));
+    out->flags = (unsigned char)(sample.bytes[4] & ~(FLAG_STRIPPED | FLAG_FFI));
 
     /* name "=b" (3 bytes), prototype size, 4 + 3 + 3 bytes before the code */
     const unsigned char *code = sample.bytes + 5 + 3 + 1 + 10;

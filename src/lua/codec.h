@@ -81,8 +81,8 @@ enum tide_cell { TIDE_CELL_NEW = 0, TIDE_CELL_JOIN };
 enum {
     TIDE_SHORT_MAX = 63, /* longest SHORT_STRING, largest SMALL_INT */
     TIDE_SMALL_TABLE_MAX = 255,
-    TIDE_TABLE_DEPTH = 150,   /* deeper tables come LATER */
-    TIDE_VALUE_DEPTH = 700    /* deeper functions are refused */
+    TIDE_TABLE_DEPTH = 150, /* deeper tables come LATER */
+    TIDE_VALUE_DEPTH = 700  /* deeper functions are refused */
 };
 
 struct tide_cell_owner {
@@ -94,8 +94,8 @@ struct tide_cell_owner {
 struct tide_codec {
     struct tide_names names;
     struct tide_bytecode_format format;
-    int captures_globals;    /* the bytecode format is known */
-    struct tide_ptrmap seen; /* of the message being encoded */
+    int captures_globals;          /* the bytecode format is known */
+    struct tide_ptrmap seen;       /* of the message being encoded */
     struct tide_cell_owner *cells; /* of the message being decoded */
     size_t cell_capacity;
     int cdata_encode; /* registry references of the helpers in Lua, or 0 */
@@ -117,8 +117,8 @@ struct tide_codec *tide_codec_of(lua_State *L);
  *         buffer cannot grow. On failure `used` is as before.
  */
 int tide_encode(struct tide_codec *codec, lua_State *L,
-                struct tide_buffer *buffer, int first, int count,
-                unsigned head, struct tide_error *err);
+                struct tide_buffer *buffer, int first, int count, unsigned head,
+                struct tide_error *err);
 
 /**
  * Decode one message and push its values.

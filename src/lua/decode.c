@@ -8,50 +8,27 @@
  *   base      objects by number (from 1), nil if nothing refers back
  *   base + 1  the environment of captured globals, nil until there is one
  *   ...       the values
- *
- * Functions get their upvalues before anything can call them: the compiler folds
- * upvalues that are never assigned to into machine code, so a live function must
- * never be re-bound.
  */
-#include "lua/codec.h"
-#include "lua/reader.h"
+#include "lua/decoder.h"
 
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LEVEL_SLOTS = 6 };
-
-struct decoder {
-    struct tide_codec *codec;
-    lua_State *L;
-    struct tide_reader in;
-    struct tide_error *err;
-    int base;
-    int depth;
-    int numbered; /* objects are kept by number */
-    uint32_t object_count;
-    uint32_t cell_count;
-    uint32_t later_count;
-    int later; /* stack index of the numbers of later tables */
-};
-
-static int decode_value(struct decoder *d);
-
-static int fail(struct decoder *d, const char *what)
+int tide_decoder_fail(struct tide_decoder *d, const char *what)
 {
     if (d->err->status == TIDE_OK)
         tide_fail(d->err, TIDE_EINVAL, "%s", what);
     return -1;
 }
 
-static int fail_bytes(struct decoder *d)
+int tide_decoder_fail_bytes(struct tide_decoder *d)
 {
-    return fail(d, "the bytes are damaged");
+    return tide_decoder_fail(d, "the bytes are damaged");
 }
 
 /* Keep the object on top under the next number; returns the number. */
-static uint32_t number_object(struct decoder *d)
+uint32_t tide_decoder_number(struct tide_decoder *d)
 {
     uint32_t number = d->object_count++;
     if (d->numbered) {
@@ -63,57 +40,57 @@ static uint32_t number_object(struct decoder *d)
 
 /* ---- scalars ---- */
 
-static int decode_double(struct decoder *d)
+static int decode_double(struct tide_decoder *d)
 {
     double number;
     const unsigned char *bytes = tide_read(&d->in, sizeof number);
     if (bytes == NULL)
-        return fail_bytes(d);
+        return tide_decoder_fail_bytes(d);
     memcpy(&number, bytes, sizeof number);
     lua_pushnumber(d->L, number); /* makes every NaN the canonical one */
     return 0;
 }
 
-static int decode_integer(struct decoder *d)
+static int decode_integer(struct tide_decoder *d)
 {
     uint64_t zigzag = tide_read_varint(&d->in);
     int64_t whole = (int64_t)(zigzag >> 1) ^ -(int64_t)(zigzag & 1);
     lua_pushnumber(d->L, (double)whole);
-    return d->in.bad ? fail_bytes(d) : 0;
+    return d->in.bad ? tide_decoder_fail_bytes(d) : 0;
 }
 
-static int decode_string(struct decoder *d, uint64_t length)
+static int decode_string(struct tide_decoder *d, uint64_t length)
 {
     const unsigned char *bytes = tide_read(&d->in, length);
     if (bytes == NULL)
-        return fail_bytes(d);
+        return tide_decoder_fail_bytes(d);
     lua_pushlstring(d->L, (const char *)bytes, (size_t)length);
     return 0;
 }
 
 /* Push a short text: a name or a type. */
-static int decode_text(struct decoder *d)
+static int decode_text(struct tide_decoder *d)
 {
     return decode_string(d, tide_read_varint(&d->in));
 }
 
-static int decode_cdata(struct decoder *d)
+static int decode_cdata(struct tide_decoder *d)
 {
     lua_State *L = d->L;
     if (d->codec->cdata_decode == 0)
-        return fail(d, "cdata: the ffi library is not available");
+        return tide_decoder_fail(d, "cdata: the ffi library is not available");
     lua_rawgeti(L, LUA_REGISTRYINDEX, d->codec->cdata_decode);
     if (decode_text(d) != 0 || decode_text(d) != 0)
         return -1;
     if (lua_pcall(L, 2, 1, 0) == 0 && !lua_isnil(L, -1))
         return 0;
-    return fail(d, "cdata of a type unknown here");
+    return tide_decoder_fail(d, "cdata of a type unknown here");
 }
 
 /* ---- names ---- */
 
 /* Push what `require` returns for the module whose name is on top. */
-static int require_module(struct decoder *d)
+static int require_module(struct tide_decoder *d)
 {
     lua_State *L = d->L;
     int name = lua_gettop(L);
@@ -132,10 +109,10 @@ static int require_module(struct decoder *d)
     snprintf(text, sizeof text, "cannot require '%s': %s",
              lua_tostring(L, name),
              lua_isstring(L, -1) ? lua_tostring(L, -1) : "an error");
-    return fail(d, text);
+    return tide_decoder_fail(d, text);
 }
 
-static int decode_name(struct decoder *d)
+static int decode_name(struct tide_decoder *d)
 {
     lua_State *L = d->L;
     char text[TIDE_ERROR_TEXT_BYTES];
@@ -150,11 +127,11 @@ static int decode_name(struct decoder *d)
         if (lua_isnil(L, -2)) {
             snprintf(text, sizeof text, "module '%s' has no '%s' here",
                      lua_tostring(L, -3), lua_tostring(L, -1));
-            return fail(d, text);
+            return tide_decoder_fail(d, text);
         }
         lua_pop(L, 1);
     } else {
-        return fail_bytes(d);
+        return tide_decoder_fail_bytes(d);
     }
     lua_remove(L, -2);
     return 0;
@@ -162,36 +139,36 @@ static int decode_name(struct decoder *d)
 
 /* ---- tables ---- */
 
-static int decode_ref(struct decoder *d)
+static int decode_ref(struct tide_decoder *d)
 {
     uint64_t number = tide_read_varint(&d->in);
     if (d->in.bad || !d->numbered || number >= d->object_count)
-        return fail_bytes(d);
+        return tide_decoder_fail_bytes(d);
     lua_rawgeti(d->L, d->base, (int)number + 1);
     return 0;
 }
 
-static int decode_array(struct decoder *d, uint32_t count)
+static int decode_array(struct tide_decoder *d, uint32_t count)
 {
     int table = lua_gettop(d->L);
     for (uint32_t i = 1; i <= count; i++) {
-        if (decode_value(d) != 0)
+        if (tide_decode_value(d) != 0)
             return -1;
         lua_rawseti(d->L, table, (int)i);
     }
     return 0;
 }
 
-static int decode_pairs(struct decoder *d, uint32_t count)
+static int decode_pairs(struct tide_decoder *d, uint32_t count)
 {
     int table = lua_gettop(d->L);
     for (uint32_t i = 0; i < count; i++) {
-        if (decode_value(d) != 0)
+        if (tide_decode_value(d) != 0)
             return -1;
         double key = lua_tonumber(d->L, -1);
         if (lua_isnil(d->L, -1) || key != key)
-            return fail_bytes(d);
-        if (decode_value(d) != 0)
+            return tide_decoder_fail_bytes(d);
+        if (tide_decode_value(d) != 0)
             return -1;
         lua_rawset(d->L, table);
     }
@@ -204,7 +181,7 @@ struct table_head {
     int has_meta;
 };
 
-static int read_table_head(struct decoder *d, unsigned tag,
+static int read_table_head(struct tide_decoder *d, unsigned tag,
                            struct table_head *out)
 {
     if (tag == TIDE_TAG_SMALL_TABLE || tag == TIDE_TAG_SMALL_TABLE_META) {
@@ -213,7 +190,7 @@ static int read_table_head(struct decoder *d, unsigned tag,
     } else {
         const unsigned char *bytes = tide_read(&d->in, 2 * sizeof(uint32_t));
         if (bytes == NULL)
-            return fail_bytes(d);
+            return tide_decoder_fail_bytes(d);
         memcpy(&out->array, bytes, sizeof out->array);
         memcpy(&out->pairs, bytes + sizeof out->array, sizeof out->pairs);
     }
@@ -221,51 +198,53 @@ static int read_table_head(struct decoder *d, unsigned tag,
         tag == TIDE_TAG_SMALL_TABLE_META || tag == TIDE_TAG_TABLE_META;
     /* Every entry takes at least a byte a value. */
     uint64_t least = (uint64_t)out->array + 2 * (uint64_t)out->pairs;
-    return d->in.bad || least > tide_read_left(&d->in) ? fail_bytes(d) : 0;
+    return d->in.bad || least > tide_read_left(&d->in)
+               ? tide_decoder_fail_bytes(d)
+               : 0;
 }
 
 /* Fill the table on top. */
-static int fill_table(struct decoder *d, const struct table_head *head)
+static int fill_table(struct tide_decoder *d, const struct table_head *head)
 {
     lua_State *L = d->L;
-    if (d->depth >= TIDE_VALUE_DEPTH || !lua_checkstack(L, LEVEL_SLOTS))
-        return fail_bytes(d);
+    if (d->depth >= TIDE_VALUE_DEPTH || !lua_checkstack(L, TIDE_DECODE_SLOTS))
+        return tide_decoder_fail_bytes(d);
     d->depth++;
     if (decode_array(d, head->array) != 0 || decode_pairs(d, head->pairs) != 0)
         return -1;
     if (head->has_meta) {
-        if (decode_value(d) != 0)
+        if (tide_decode_value(d) != 0)
             return -1;
         if (!lua_istable(L, -1))
-            return fail_bytes(d);
+            return tide_decoder_fail_bytes(d);
         lua_setmetatable(L, -2);
     }
     d->depth--;
     return 0;
 }
 
-static int decode_table(struct decoder *d, unsigned tag)
+static int decode_table(struct tide_decoder *d, unsigned tag)
 {
     struct table_head head;
     if (read_table_head(d, tag, &head) != 0)
         return -1;
     lua_createtable(d->L, (int)head.array, (int)head.pairs);
-    number_object(d);
+    tide_decoder_number(d);
     return fill_table(d, &head);
 }
 
 /* A table that is filled later: note its number. */
-static int decode_later(struct decoder *d)
+static int decode_later(struct tide_decoder *d)
 {
     if (!d->numbered || d->later == 0)
-        return fail_bytes(d);
+        return tide_decoder_fail_bytes(d);
     lua_newtable(d->L);
-    lua_pushnumber(d->L, number_object(d));
+    lua_pushnumber(d->L, tide_decoder_number(d));
     lua_rawseti(d->L, d->later, (int)++d->later_count);
     return 0;
 }
 
-static int decode_bodies(struct decoder *d)
+static int decode_bodies(struct tide_decoder *d)
 {
     lua_State *L = d->L;
     uint32_t done = 0;
@@ -274,159 +253,19 @@ static int decode_bodies(struct decoder *d)
         struct table_head head;
         if (tag < TIDE_TAG_SMALL_TABLE || tag > TIDE_TAG_TABLE_META ||
             done == d->later_count || read_table_head(d, tag, &head) != 0)
-            return fail_bytes(d);
+            return tide_decoder_fail_bytes(d);
         lua_rawgeti(L, d->later, (int)++done);
         lua_rawgeti(L, d->base, (int)lua_tonumber(L, -1) + 1);
         if (fill_table(d, &head) != 0)
             return -1;
         lua_pop(L, 2);
     }
-    return d->in.bad || done != d->later_count ? fail_bytes(d) : 0;
-}
-
-/* ---- functions ---- */
-
-static int load_bytecode(struct decoder *d)
-{
-    uint32_t head[2];
-    const unsigned char *bytes = tide_read(&d->in, sizeof head);
-    if (bytes == NULL)
-        return fail_bytes(d);
-    memcpy(head, bytes, sizeof head);
-    const unsigned char *code = tide_read(&d->in, head[0]);
-    if (code == NULL || (uint32_t)tide_digest(code, head[0]) != head[1])
-        return fail_bytes(d);
-    if (!tide_bytecode_fits(&d->codec->format, code, head[0]))
-        return fail(d, "bytecode of another build of LuaJIT");
-    if (luaL_loadbufferx(d->L, (const char *)code, head[0], "=tidemill",
-                         "b") != 0)
-        return fail_bytes(d);
-    return 0;
-}
-
-/* The environment in which captured globals stand before the state's own. */
-static void push_captured_globals(struct decoder *d)
-{
-    lua_State *L = d->L;
-    if (lua_isnil(L, d->base + 1)) {
-        lua_newtable(L);
-        lua_createtable(L, 0, 2);
-        lua_pushvalue(L, LUA_GLOBALSINDEX);
-        lua_setfield(L, -2, "__index");
-        lua_pushvalue(L, LUA_GLOBALSINDEX);
-        lua_setfield(L, -2, "__newindex");
-        lua_setmetatable(L, -2);
-        lua_replace(L, d->base + 1);
-    }
-    lua_pushvalue(L, d->base + 1);
-}
-
-static int decode_globals(struct decoder *d, int function)
-{
-    lua_State *L = d->L;
-    for (;;) {
-        if (decode_value(d) != 0)
-            return -1;
-        if (lua_isnil(L, -1))
-            break;
-        if (decode_value(d) != 0)
-            return -1;
-        push_captured_globals(d);
-        lua_insert(L, -3);
-        lua_rawset(L, -3);
-        lua_pop(L, 1);
-    }
-    lua_pop(L, 1);
-    if (!lua_isnil(L, d->base + 1)) {
-        push_captured_globals(d);
-        lua_setfenv(L, function);
-    }
-    return 0;
-}
-
-static int decode_environment(struct decoder *d, int function)
-{
-    if (tide_read_byte(&d->in) == TIDE_ENV_GLOBALS)
-        return decode_globals(d, function);
-    if (decode_value(d) != 0)
-        return -1;
-    if (!lua_istable(d->L, -1))
-        return fail_bytes(d);
-    lua_setfenv(d->L, function);
-    return 0;
-}
-
-static int add_cell(struct decoder *d, uint32_t function, uint32_t upvalue)
-{
-    struct tide_codec *codec = d->codec;
-    if (d->cell_count == codec->cell_capacity) {
-        size_t capacity = codec->cell_capacity ? codec->cell_capacity * 2 : 64;
-        struct tide_cell_owner *cells =
-            realloc(codec->cells, capacity * sizeof *cells);
-        if (cells == NULL)
-            return fail(d, "no memory left to receive it");
-        codec->cells = cells;
-        codec->cell_capacity = capacity;
-    }
-    codec->cells[d->cell_count++] =
-        (struct tide_cell_owner){ function, upvalue };
-    return 0;
-}
-
-static int join_upvalue(struct decoder *d, int function, uint32_t upvalue)
-{
-    lua_State *L = d->L;
-    uint64_t cell = tide_read_varint(&d->in);
-    if (d->in.bad || !d->numbered || cell >= d->cell_count)
-        return fail_bytes(d);
-    struct tide_cell_owner owner = d->codec->cells[cell];
-    lua_rawgeti(L, d->base, (int)owner.function + 1);
-    lua_upvaluejoin(L, function, (int)upvalue, -1, (int)owner.upvalue);
-    lua_pop(L, 1);
-    return 0;
-}
-
-static int decode_upvalues(struct decoder *d, int function, uint32_t number)
-{
-    lua_Debug info;
-    lua_pushvalue(d->L, function);
-    lua_getinfo(d->L, ">u", &info);
-    if (tide_read_varint(&d->in) != (uint64_t)info.nups)
-        return fail_bytes(d);
-    for (uint32_t i = 1; i <= (uint32_t)info.nups; i++) {
-        if (tide_read_byte(&d->in) == TIDE_CELL_JOIN) {
-            if (join_upvalue(d, function, i) != 0)
-                return -1;
-            continue;
-        }
-        /* Numbered first: the value may refer to the cell it is in. */
-        if (add_cell(d, number, i) != 0 || decode_value(d) != 0)
-            return -1;
-        lua_setupvalue(d->L, function, (int)i);
-    }
-    return 0;
-}
-
-static int decode_function(struct decoder *d)
-{
-    if (!d->numbered || d->depth >= TIDE_VALUE_DEPTH ||
-        !lua_checkstack(d->L, LEVEL_SLOTS))
-        return fail_bytes(d);
-    if (load_bytecode(d) != 0)
-        return -1;
-    uint32_t number = number_object(d);
-    int function = lua_gettop(d->L);
-    d->depth++;
-    if (decode_environment(d, function) != 0 ||
-        decode_upvalues(d, function, number) != 0)
-        return -1;
-    d->depth--;
-    return 0;
+    return d->in.bad || done != d->later_count ? tide_decoder_fail_bytes(d) : 0;
 }
 
 /* ---- values ---- */
 
-static int decode_tagged(struct decoder *d, unsigned tag)
+static int decode_tagged(struct tide_decoder *d, unsigned tag)
 {
     switch (tag) {
     case TIDE_TAG_NIL:
@@ -454,20 +293,20 @@ static int decode_tagged(struct decoder *d, unsigned tag)
     case TIDE_TAG_NAME:
         return decode_name(d);
     case TIDE_TAG_FUNCTION:
-        return decode_function(d);
+        return tide_decode_function(d);
     case TIDE_TAG_CDATA:
         return decode_cdata(d);
     default:
-        return fail_bytes(d);
+        return tide_decoder_fail_bytes(d);
     }
 }
 
 /* Push one value. The caller has room for it on the stack. */
-static int decode_value(struct decoder *d)
+int tide_decode_value(struct tide_decoder *d)
 {
     unsigned tag = tide_read_byte(&d->in);
     if (d->in.bad)
-        return fail_bytes(d);
+        return tide_decoder_fail_bytes(d);
     if (tag >= TIDE_TAG_SMALL_INT) {
         lua_pushnumber(d->L, (double)(tag - TIDE_TAG_SMALL_INT));
         return 0;
@@ -478,13 +317,13 @@ static int decode_value(struct decoder *d)
 }
 
 /* Push `count` values and fill what comes later. */
-static int decode_values(struct decoder *d, unsigned head, uint64_t count)
+static int decode_values(struct tide_decoder *d, unsigned head, uint64_t count)
 {
     if (count > tide_read_left(&d->in) || count > 7000 ||
-        !lua_checkstack(d->L, (int)count + 3 * LEVEL_SLOTS))
-        return fail_bytes(d);
+        !lua_checkstack(d->L, (int)count + 3 * TIDE_DECODE_SLOTS))
+        return tide_decoder_fail_bytes(d);
     for (uint64_t i = 0; i < count; i++)
-        if (decode_value(d) != 0)
+        if (tide_decode_value(d) != 0)
             return -1;
     return (head & TIDE_HEAD_LATER) != 0 ? decode_bodies(d) : 0;
 }
@@ -494,19 +333,19 @@ int tide_decode(struct tide_codec *codec, lua_State *L,
                 unsigned *head_out, struct tide_error *err)
 {
     int top = lua_gettop(L);
-    struct decoder d = { .codec = codec,
-                         .L = L,
-                         .in = { .at = *at, .end = end },
-                         .err = err,
-                         .base = top + 1 };
+    struct tide_decoder d = { .codec = codec,
+                              .L = L,
+                              .in = { .at = *at, .end = end },
+                              .err = err,
+                              .base = top + 1 };
     err->status = TIDE_OK;
     unsigned head = tide_read_byte(&d.in);
     uint64_t values =
         (head & TIDE_HEAD_MULTI) != 0 ? tide_read_varint(&d.in) : 1;
     int failed = d.in.bad || (head & ~(unsigned)TIDE_HEAD_ALL) != 0 ||
-                 !lua_checkstack(L, 3 * LEVEL_SLOTS);
+                 !lua_checkstack(L, 3 * TIDE_DECODE_SLOTS);
     if (failed) {
-        fail_bytes(&d);
+        tide_decoder_fail_bytes(&d);
     } else {
         int kept = 0;
         if ((head & TIDE_HEAD_REFS) != 0) {

@@ -12,47 +12,29 @@
  * No value is allocated for plain data. A failure unwinds through the levels,
  * and each adds its step to the path in the error text.
  */
-#include "lua/codec.h"
+#include "lua/encoder.h"
 
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { CDATA_TYPE = 10, LEVEL_SLOTS = 8 };
-
-struct encoder {
-    struct tide_codec *codec;
-    lua_State *L;
-    struct tide_buffer *out;
-    struct tide_error *err;
-    int base;
-    int depth;
-    int later_count;
-    uint32_t object_count;
-    uint32_t cell_count;
-    unsigned head;
-    int path_is_field; /* the path so far begins with a field */
-    char path[TIDE_ERROR_TEXT_BYTES];
-    const char *reason;
-    char reason_text[96];
-};
-
-static int encode_value(struct encoder *e, int index);
+enum { CDATA_TYPE = 10 };
 
 /* ---- failing ---- */
 
-static int fail(struct encoder *e, const char *reason)
+int tide_encoder_fail(struct tide_encoder *e, const char *reason)
 {
     e->reason = reason;
     return -1;
 }
 
-static int fail_memory(struct encoder *e)
+int tide_encoder_fail_memory(struct tide_encoder *e)
 {
-    return fail(e, NULL);
+    return tide_encoder_fail(e, NULL);
 }
 
-static void prepend(struct encoder *e, const char *step, const char *separator)
+static void prepend(struct tide_encoder *e, const char *step,
+                    const char *separator)
 {
     char joined[sizeof e->path];
     int length = snprintf(joined, sizeof joined, "%s%s%s", step,
@@ -63,7 +45,7 @@ static void prepend(struct encoder *e, const char *step, const char *separator)
 }
 
 /* The path so far begins with a key: say so before something else precedes it. */
-static void close_field(struct encoder *e)
+static void close_field(struct tide_encoder *e)
 {
     if (e->path_is_field)
         prepend(e, "field ", "");
@@ -71,7 +53,7 @@ static void close_field(struct encoder *e)
 }
 
 /* Add the key at `index` to the front of the path. Always returns -1. */
-static int at_key(struct encoder *e, int index)
+static int at_key(struct tide_encoder *e, int index)
 {
     char step[80];
     int type = lua_type(e->L, index);
@@ -87,8 +69,8 @@ static int at_key(struct encoder *e, int index)
 }
 
 /* Add "KIND 'NAME' of function <FILE:LINE>" to the path. Always returns -1. */
-static int at_variable(struct encoder *e, int function, const char *kind,
-                       const char *name)
+int tide_encoder_at_variable(struct tide_encoder *e, int function,
+                             const char *kind, const char *name)
 {
     lua_Debug info;
     char step[sizeof e->path];
@@ -103,21 +85,21 @@ static int at_variable(struct encoder *e, int function, const char *kind,
 
 /* ---- bytes ---- */
 
-static int put_bytes(struct encoder *e, const void *bytes, size_t size)
+int tide_encoder_put(struct tide_encoder *e, const void *bytes, size_t size)
 {
     unsigned char *at = tide_buffer_reserve(e->out, size);
     if (at == NULL)
-        return fail_memory(e);
+        return tide_encoder_fail_memory(e);
     memcpy(at, bytes, size);
     e->out->used += size;
     return 0;
 }
 
-static int put_byte(struct encoder *e, unsigned byte)
+int tide_encoder_put_byte(struct tide_encoder *e, unsigned byte)
 {
     unsigned char *at = tide_buffer_reserve(e->out, 1);
     if (at == NULL)
-        return fail_memory(e);
+        return tide_encoder_fail_memory(e);
     *at = (unsigned char)byte;
     e->out->used++;
     return 0;
@@ -133,36 +115,38 @@ static size_t write_varint(unsigned char *at, uint64_t value)
 }
 
 /* `tag` and a varint. */
-static int put_tagged(struct encoder *e, unsigned tag, uint64_t value)
+int tide_encoder_put_tagged(struct tide_encoder *e, unsigned tag,
+                            uint64_t value)
 {
     unsigned char *at = tide_buffer_reserve(e->out, 11);
     if (at == NULL)
-        return fail_memory(e);
+        return tide_encoder_fail_memory(e);
     *at = (unsigned char)tag;
     e->out->used += 1 + write_varint(at + 1, value);
     return 0;
 }
 
-static int put_varint(struct encoder *e, uint64_t value)
+int tide_encoder_put_varint(struct tide_encoder *e, uint64_t value)
 {
     unsigned char bytes[10];
-    return put_bytes(e, bytes, write_varint(bytes, value));
+    return tide_encoder_put(e, bytes, write_varint(bytes, value));
 }
 
-static int put_text(struct encoder *e, const char *text)
+static int put_text(struct tide_encoder *e, const char *text)
 {
     size_t length = strlen(text);
-    return put_varint(e, length) || put_bytes(e, text, length);
+    return tide_encoder_put_varint(e, length) ||
+           tide_encoder_put(e, text, length);
 }
 
 /* ---- scalars ---- */
 
-static int encode_number(struct encoder *e, double number)
+static int encode_number(struct tide_encoder *e, double number)
 {
     const double whole_limit = 9007199254740992.0; /* 2^53 */
     unsigned char *at = tide_buffer_reserve(e->out, 11);
     if (at == NULL)
-        return fail_memory(e);
+        return tide_encoder_fail_memory(e);
     if (number > -whole_limit && number < whole_limit) {
         int64_t whole = (int64_t)number;
         uint64_t bits;
@@ -185,21 +169,22 @@ static int encode_number(struct encoder *e, double number)
     return 0;
 }
 
-static int encode_string(struct encoder *e, int index)
+int tide_encode_string(struct tide_encoder *e, int index)
 {
     size_t length;
     const char *text = lua_tolstring(e->L, index, &length);
-    int failed = length <= TIDE_SHORT_MAX
-                     ? put_byte(e, TIDE_TAG_SHORT_STRING + (unsigned)length)
-                     : put_tagged(e, TIDE_TAG_STRING, length);
-    return failed || put_bytes(e, text, length) ? -1 : 0;
+    int failed =
+        length <= TIDE_SHORT_MAX
+            ? tide_encoder_put_byte(e, TIDE_TAG_SHORT_STRING + (unsigned)length)
+            : tide_encoder_put_tagged(e, TIDE_TAG_STRING, length);
+    return failed || tide_encoder_put(e, text, length) ? -1 : 0;
 }
 
-static int encode_cdata(struct encoder *e, int index)
+static int encode_cdata(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
     if (e->codec->cdata_encode == 0)
-        return fail(e, "cdata: the ffi library is not available");
+        return tide_encoder_fail(e, "cdata: the ffi library is not available");
     lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->cdata_encode);
     lua_pushvalue(L, index);
     lua_call(L, 1, 2);
@@ -207,22 +192,23 @@ static int encode_cdata(struct encoder *e, int index)
     if (lua_isnil(L, -1)) { /* nil and what it is, or a type and its bytes */
         snprintf(e->reason_text, sizeof e->reason_text, "%s",
                  lua_tostring(L, -2));
-        failed = fail(e, e->reason_text);
+        failed = tide_encoder_fail(e, e->reason_text);
     } else {
         size_t length;
         const char *bytes = lua_tolstring(L, -1, &length);
-        failed = put_byte(e, TIDE_TAG_CDATA) ||
-                 put_text(e, lua_tostring(L, -2)) || put_varint(e, length) ||
-                 put_bytes(e, bytes, length);
+        failed = tide_encoder_put_byte(e, TIDE_TAG_CDATA) ||
+                 put_text(e, lua_tostring(L, -2)) ||
+                 tide_encoder_put_varint(e, length) ||
+                 tide_encoder_put(e, bytes, length);
     }
     lua_pop(L, 2);
     return failed ? -1 : 0;
 }
 
-static int encode_name(struct encoder *e, const struct tide_name *name)
+int tide_encode_name(struct tide_encoder *e, const struct tide_name *name)
 {
-    return put_byte(e, TIDE_TAG_NAME) || put_text(e, name->module) ||
-                   put_text(e, name->field)
+    return tide_encoder_put_byte(e, TIDE_TAG_NAME) ||
+                   put_text(e, name->module) || put_text(e, name->field)
                ? -1
                : 0;
 }
@@ -230,20 +216,19 @@ static int encode_name(struct encoder *e, const struct tide_name *name)
 /* ---- objects ---- */
 
 /* Refer to an object seen before, or number a new one. 1: it was referred to. */
-static int refer(struct encoder *e, const void *object)
+int tide_encoder_refer(struct tide_encoder *e, const void *object)
 {
-    uint32_t number =
-        tide_ptrmap_get(&e->codec->seen, object, UINT32_MAX);
+    uint32_t number = tide_ptrmap_get(&e->codec->seen, object, UINT32_MAX);
     if (number != UINT32_MAX) {
         e->head |= TIDE_HEAD_REFS;
-        return put_tagged(e, TIDE_TAG_REF, number) ? -1 : 1;
+        return tide_encoder_put_tagged(e, TIDE_TAG_REF, number) ? -1 : 1;
     }
     if (tide_ptrmap_add(&e->codec->seen, object, e->object_count++) != 0)
-        return fail_memory(e);
+        return tide_encoder_fail_memory(e);
     return 0;
 }
 
-static void store_counts(struct encoder *e, size_t head, int small,
+static void store_counts(struct tide_encoder *e, size_t head, int small,
                          uint32_t array, uint32_t pairs)
 {
     unsigned char *at = e->out->data + head;
@@ -257,11 +242,11 @@ static void store_counts(struct encoder *e, size_t head, int small,
 }
 
 /* A table outgrew its small counts: make room for large ones. */
-static int widen(struct encoder *e, size_t head)
+static int widen(struct tide_encoder *e, size_t head)
 {
     const size_t more = 2 * sizeof(uint32_t) - 2;
     if (tide_buffer_reserve(e->out, more) == NULL)
-        return fail_memory(e);
+        return tide_encoder_fail_memory(e);
     unsigned char *body = e->out->data + head + 2;
     memmove(body + more, body, e->out->used - head - 2);
     e->out->used += more;
@@ -270,15 +255,16 @@ static int widen(struct encoder *e, size_t head)
 }
 
 /* The array values and pairs of the table at `index`, counts at `head`. */
-static int encode_entries(struct encoder *e, int index, size_t head, int small)
+static int encode_entries(struct tide_encoder *e, int index, size_t head,
+                          int small)
 {
     lua_State *L = e->L;
     uint32_t array = 0, pairs = 0;
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
         int value = lua_gettop(L);
-        if (small && (array == TIDE_SMALL_TABLE_MAX ||
-                      pairs == TIDE_SMALL_TABLE_MAX)) {
+        if (small &&
+            (array == TIDE_SMALL_TABLE_MAX || pairs == TIDE_SMALL_TABLE_MAX)) {
             if (widen(e, head) != 0)
                 return -1;
             small = 0;
@@ -288,10 +274,10 @@ static int encode_entries(struct encoder *e, int index, size_t head, int small)
             array++;
         } else {
             pairs++;
-            if (encode_value(e, value - 1) != 0)
+            if (tide_encode_value(e, value - 1) != 0)
                 return at_key(e, value - 1);
         }
-        if (encode_value(e, value) != 0)
+        if (tide_encode_value(e, value) != 0)
             return at_key(e, value - 1);
         lua_settop(L, value - 1);
     }
@@ -299,14 +285,14 @@ static int encode_entries(struct encoder *e, int index, size_t head, int small)
     return 0;
 }
 
-static int encode_metatable(struct encoder *e, int index)
+static int encode_metatable(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
     lua_getmetatable(L, index);
     const struct tide_name *name =
         tide_names_find(&e->codec->names, lua_topointer(L, -1));
-    int failed = name != NULL ? encode_name(e, name)
-                              : encode_value(e, lua_gettop(L));
+    int failed = name != NULL ? tide_encode_name(e, name)
+                              : tide_encode_value(e, lua_gettop(L));
     lua_pop(L, 1);
     if (failed) {
         close_field(e);
@@ -316,7 +302,7 @@ static int encode_metatable(struct encoder *e, int index)
 }
 
 /* The body of a table: tag, counts, entries, metatable. */
-static int encode_table_body(struct encoder *e, int index)
+static int encode_table_body(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
     int has_meta = lua_getmetatable(L, index);
@@ -325,11 +311,11 @@ static int encode_table_body(struct encoder *e, int index)
     int small = lua_objlen(L, index) <= TIDE_SMALL_TABLE_MAX;
     unsigned tag = small ? TIDE_TAG_SMALL_TABLE : TIDE_TAG_TABLE;
     size_t count_bytes = small ? 2 : 2 * sizeof(uint32_t);
-    if (!lua_checkstack(L, LEVEL_SLOTS))
-        return fail_memory(e);
-    if (put_byte(e, has_meta ? tag + 1 : tag) != 0 ||
+    if (!lua_checkstack(L, TIDE_LEVEL_SLOTS))
+        return tide_encoder_fail_memory(e);
+    if (tide_encoder_put_byte(e, has_meta ? tag + 1 : tag) != 0 ||
         tide_buffer_reserve(e->out, count_bytes) == NULL)
-        return fail_memory(e);
+        return tide_encoder_fail_memory(e);
     size_t head = e->out->used;
     e->out->used += count_bytes;
     e->depth++;
@@ -339,7 +325,7 @@ static int encode_table_body(struct encoder *e, int index)
     return failed ? -1 : 0;
 }
 
-static int postpone(struct encoder *e, int index)
+static int postpone(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
     if (e->later_count == 0) {
@@ -349,249 +335,54 @@ static int postpone(struct encoder *e, int index)
     lua_pushvalue(L, index);
     lua_rawseti(L, e->base, ++e->later_count);
     e->head |= TIDE_HEAD_LATER | TIDE_HEAD_REFS;
-    return put_byte(e, TIDE_TAG_LATER_TABLE);
+    return tide_encoder_put_byte(e, TIDE_TAG_LATER_TABLE);
 }
 
-static int encode_table(struct encoder *e, int index)
+static int encode_table(struct tide_encoder *e, int index)
 {
     const void *object = lua_topointer(e->L, index);
-    const struct tide_name *name =
-        tide_names_find(&e->codec->names, object);
+    const struct tide_name *name = tide_names_find(&e->codec->names, object);
     if (name != NULL && name->kind != TIDE_NAME_METATABLE)
-        return encode_name(e, name);
-    int referred = refer(e, object);
+        return tide_encode_name(e, name);
+    int referred = tide_encoder_refer(e, object);
     if (referred != 0)
         return referred < 0 ? -1 : 0;
     return e->depth >= TIDE_TABLE_DEPTH ? postpone(e, index)
                                         : encode_table_body(e, index);
 }
 
-/* ---- functions ---- */
-
-static int dump_part(lua_State *L, const void *part, size_t size,
-                     void *context)
-{
-    (void)L;
-    return put_bytes(context, part, size);
-}
-
-/* Length, digest and bytecode; `code` is where the bytecode begins. */
-static int encode_bytecode(struct encoder *e, int index, size_t *code)
-{
-    uint32_t head[2] = { 0 };
-    size_t at = e->out->used;
-    if (put_bytes(e, head, sizeof head) != 0)
-        return -1;
-    *code = e->out->used;
-    lua_pushvalue(e->L, index);
-    int failed = lua_dump(e->L, dump_part, e);
-    lua_pop(e->L, 1);
-    if (failed)
-        return e->out->used == *code ? fail(e, "a function without bytecode")
-                                     : fail_memory(e);
-    size_t size = e->out->used - *code;
-    head[0] = (uint32_t)size;
-    head[1] = (uint32_t)tide_digest(e->out->data + *code, size);
-    memcpy(e->out->data + at, head, sizeof head);
-    return 0;
-}
-
-/* Note a global that is read, once a message: into the set, and the list in it. */
-static void note_global(void *context, const char *name, size_t length,
-                        int written)
-{
-    struct encoder *e = context;
-    lua_State *L = e->L;
-    if (written)
-        return;
-    lua_pushlstring(L, name, length);
-    lua_pushvalue(L, -1);
-    lua_rawget(L, e->base + 1);
-    if (lua_isnil(L, -1)) {
-        lua_pushvalue(L, -2);
-        lua_pushboolean(L, 1);
-        lua_rawset(L, e->base + 1);
-        lua_pushvalue(L, -2);
-        lua_rawseti(L, e->base + 1, (int)lua_objlen(L, e->base + 1) + 1);
-    }
-    lua_pop(L, 2);
-}
-
-/* Push the global with the name on top, if it is one that has to travel. */
-static int push_captured(struct encoder *e)
-{
-    lua_State *L = e->L;
-    if (e->codec->hidden_globals != 0) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->hidden_globals);
-        lua_pushvalue(L, -2);
-        lua_rawget(L, -2);
-        int hidden = lua_toboolean(L, -1);
-        lua_pop(L, 2);
-        if (hidden)
-            return 0;
-    }
-    lua_pushvalue(L, -1);
-    lua_rawget(L, LUA_GLOBALSINDEX);
-    const struct tide_name *name =
-        tide_names_find(&e->codec->names, lua_topointer(L, -1));
-    if (lua_isnil(L, -1) || (name != NULL && name->kind == TIDE_NAME_STANDARD) ||
-        (lua_isstring(L, -1) && strcmp(lua_tostring(L, -2), "_VERSION") == 0)) {
-        lua_pop(L, 1);
-        return 0;
-    }
-    return 1;
-}
-
-/* The globals that the function at `index` reads, captured like upvalues. */
-static int encode_globals(struct encoder *e, int index, size_t code)
-{
-    lua_State *L = e->L;
-    if (lua_isnil(L, e->base + 1)) {
-        lua_newtable(L);
-        lua_replace(L, e->base + 1);
-    }
-    int from = (int)lua_objlen(L, e->base + 1) + 1;
-    if (e->codec->captures_globals &&
-        tide_bytecode_globals(&e->codec->format, e->out->data + code,
-                              e->out->used - code, note_global, e) != 0)
-        return fail(e, "a function in a bytecode format unknown here");
-    /* Names noted by functions met on the way are theirs to write. */
-    int to = (int)lua_objlen(L, e->base + 1);
-    for (int i = from; i <= to; i++) {
-        lua_rawgeti(L, e->base + 1, i);
-        if (push_captured(e)) {
-            int value = lua_gettop(L);
-            if (encode_string(e, value - 1) != 0)
-                return -1;
-            if (encode_value(e, value) != 0)
-                return at_variable(e, index, "global",
-                                   lua_tostring(L, value - 1));
-            lua_pop(L, 1);
-        }
-        lua_pop(L, 1);
-    }
-    return put_byte(e, TIDE_TAG_NIL);
-}
-
-static int encode_environment(struct encoder *e, int index, size_t code)
-{
-    lua_State *L = e->L;
-    lua_getfenv(L, index);
-    int failed;
-    if (lua_rawequal(L, -1, LUA_GLOBALSINDEX)) {
-        failed = put_byte(e, TIDE_ENV_GLOBALS) ||
-                 encode_globals(e, index, code);
-    } else {
-        failed = put_byte(e, TIDE_ENV_TABLE) ||
-                 encode_value(e, lua_gettop(L));
-        if (failed)
-            at_variable(e, index, "environment", "");
-    }
-    if (!failed)
-        lua_pop(L, 1);
-    return failed ? -1 : 0;
-}
-
-static int encode_upvalue(struct encoder *e, int index, int number)
-{
-    lua_State *L = e->L;
-    const void *cell = lua_upvalueid(L, index, number);
-    uint32_t known = tide_ptrmap_get(&e->codec->seen, cell, UINT32_MAX);
-    if (known != UINT32_MAX)
-        return put_tagged(e, TIDE_CELL_JOIN, known);
-    if (tide_ptrmap_add(&e->codec->seen, cell, e->cell_count++) != 0)
-        return fail_memory(e);
-    const char *name = lua_getupvalue(L, index, number);
-    if (put_byte(e, TIDE_CELL_NEW) != 0)
-        return -1;
-    if (encode_value(e, lua_gettop(L)) != 0)
-        return at_variable(e, index, "upvalue", name);
-    lua_pop(L, 1);
-    return 0;
-}
-
-static int encode_upvalues(struct encoder *e, int index)
-{
-    lua_Debug info;
-    lua_pushvalue(e->L, index);
-    lua_getinfo(e->L, ">u", &info);
-    if (put_varint(e, (uint64_t)info.nups) != 0)
-        return -1;
-    for (int i = 1; i <= info.nups; i++)
-        if (encode_upvalue(e, index, i) != 0)
-            return -1;
-    return 0;
-}
-
-static const struct tide_name *find_c_function(struct encoder *e,
-                                               const void *object)
-{
-    tide_names_rescan(&e->codec->names, e->L);
-    return tide_names_find(&e->codec->names, object);
-}
-
-static int encode_function(struct encoder *e, int index)
-{
-    lua_State *L = e->L;
-    const void *object = lua_topointer(L, index);
-    const struct tide_name *name = tide_names_find(&e->codec->names, object);
-    if (name == NULL && lua_iscfunction(L, index)) {
-        name = find_c_function(e, object);
-        if (name == NULL)
-            return fail(e, "a C function of no loaded module");
-    }
-    if (name != NULL)
-        return encode_name(e, name);
-    int referred = refer(e, object);
-    if (referred != 0)
-        return referred < 0 ? -1 : 0;
-    if (e->depth >= TIDE_VALUE_DEPTH)
-        return fail(e, "functions nested too deeply");
-    if (!lua_checkstack(L, LEVEL_SLOTS))
-        return fail_memory(e);
-
-    size_t code;
-    e->head |= TIDE_HEAD_REFS; /* cells are joined through its number */
-    e->depth++;
-    int failed = put_byte(e, TIDE_TAG_FUNCTION) ||
-                 encode_bytecode(e, index, &code) ||
-                 encode_environment(e, index, code) ||
-                 encode_upvalues(e, index);
-    e->depth--;
-    return failed ? -1 : 0;
-}
-
 /* ---- values ---- */
 
-static int encode_value(struct encoder *e, int index)
+int tide_encode_value(struct tide_encoder *e, int index)
 {
     switch (lua_type(e->L, index)) {
     case LUA_TNIL:
-        return put_byte(e, TIDE_TAG_NIL);
+        return tide_encoder_put_byte(e, TIDE_TAG_NIL);
     case LUA_TBOOLEAN:
-        return put_byte(e, lua_toboolean(e->L, index) ? TIDE_TAG_TRUE
-                                                      : TIDE_TAG_FALSE);
+        return tide_encoder_put_byte(
+            e, lua_toboolean(e->L, index) ? TIDE_TAG_TRUE : TIDE_TAG_FALSE);
     case LUA_TNUMBER:
         return encode_number(e, lua_tonumber(e->L, index));
     case LUA_TSTRING:
-        return encode_string(e, index);
+        return tide_encode_string(e, index);
     case LUA_TTABLE:
         return encode_table(e, index);
     case LUA_TFUNCTION:
-        return encode_function(e, index);
+        return tide_encode_function(e, index);
     case CDATA_TYPE:
         return encode_cdata(e, index);
     case LUA_TTHREAD:
-        return fail(e, "a coroutine");
+        return tide_encoder_fail(e, "a coroutine");
     case LUA_TLIGHTUSERDATA:
-        return fail(e, "a pointer");
+        return tide_encoder_fail(e, "a pointer");
     default:
-        return fail(e, "userdata (build it in the worker: require it there, "
-                       "or use an initializer)");
+        return tide_encoder_fail(
+            e, "userdata (build it in the worker: require it there, "
+               "or use an initializer)");
     }
 }
 
-static int encode_later(struct encoder *e)
+static int encode_later(struct tide_encoder *e)
 {
     lua_State *L = e->L;
     for (int i = 1; i <= e->later_count; i++) { /* it may grow on the way */
@@ -602,10 +393,10 @@ static int encode_later(struct encoder *e)
         lua_pushnil(L);
         lua_rawseti(L, e->base, i);
     }
-    return e->later_count > 0 ? put_byte(e, TIDE_TAG_NIL) : 0;
+    return e->later_count > 0 ? tide_encoder_put_byte(e, TIDE_TAG_NIL) : 0;
 }
 
-static int report(struct encoder *e)
+static int report(struct tide_encoder *e)
 {
     close_field(e);
     if (e->reason == NULL)
@@ -615,27 +406,27 @@ static int report(struct encoder *e)
 }
 
 int tide_encode(struct tide_codec *codec, lua_State *L,
-                struct tide_buffer *buffer, int first, int count,
-                unsigned head, struct tide_error *err)
+                struct tide_buffer *buffer, int first, int count, unsigned head,
+                struct tide_error *err)
 {
     size_t start = buffer->used;
     int top = lua_gettop(L);
-    struct encoder e = { .codec = codec,
-                         .L = L,
-                         .out = buffer,
-                         .err = err,
-                         .base = top + 1,
-                         .head = head };
+    struct tide_encoder e = { .codec = codec,
+                              .L = L,
+                              .out = buffer,
+                              .err = err,
+                              .base = top + 1,
+                              .head = head };
     tide_ptrmap_clear(&codec->seen);
-    if (!lua_checkstack(L, 2 * LEVEL_SLOTS))
+    if (!lua_checkstack(L, 2 * TIDE_LEVEL_SLOTS))
         return tide_fail(err, TIDE_ENOMEM, "no stack left to send it");
     lua_pushnil(L);
     lua_pushnil(L);
-    int failed = put_byte(&e, head);
+    int failed = tide_encoder_put_byte(&e, head);
     if (!failed && (head & TIDE_HEAD_MULTI) != 0)
-        failed = put_varint(&e, (uint64_t)count);
+        failed = tide_encoder_put_varint(&e, (uint64_t)count);
     for (int i = 0; i < count && !failed; i++)
-        failed = encode_value(&e, first + i);
+        failed = tide_encode_value(&e, first + i);
     if (!failed)
         failed = encode_later(&e);
     lua_settop(L, top);

@@ -13,9 +13,9 @@
 #include <string.h>
 
 enum {
-    FUNCTIONS_MAX = 128,           /* encoded functions kept without a job */
-    SEGMENT_ITEMS = 256,           /* at least, if there are as many */
-    SEGMENT_BYTES = 1024 * 1024,   /* about at most */
+    FUNCTIONS_MAX = 128,         /* encoded functions kept without a job */
+    SEGMENT_ITEMS = 256,         /* at least, if there are as many */
+    SEGMENT_BYTES = 1024 * 1024, /* about at most */
     RANGE_ITEMS = 1 << 24,
     COMPILED_FROM = 64 /* items from which the loop in Lua is worth its call */
 };
@@ -71,8 +71,7 @@ static struct tide_function *add_function(struct tide_lua_pool *owner,
         return NULL;
     struct tide_function_head head = { .id = owner->last_function + 1,
                                        .length = text->used };
-    function->block =
-        tide_pool_alloc(owner->pool, sizeof head + text->used);
+    function->block = tide_pool_alloc(owner->pool, sizeof head + text->used);
     if (function->block == 0) {
         free(function);
         return NULL;
@@ -176,10 +175,9 @@ static int encode_range(struct tide_lua_job *job)
     struct tide_lua_segment *segment = new_segment(job, TIDE_ARGS_RANGE);
     if (segment == NULL)
         return -1;
-    double bounds[2] = {
-        job->range_first + (double)job->encoded * job->range_step,
-        job->range_step
-    };
+    double bounds[2] = { job->range_first +
+                             (double)job->encoded * job->range_step,
+                         job->range_step };
     segment->request.length = sizeof bounds;
     memcpy(segment->request.args.bytes, bounds, sizeof bounds);
     add_segment(job, segment,
@@ -219,8 +217,7 @@ static uint32_t fill_column(lua_State *L, double *column, uint64_t from,
  * Numbers as a column, items on top of the stack. Returns 1 if it was done, 0 if
  * they are not all numbers, -1 without memory.
  */
-static int encode_column(struct tide_lua_job *job, lua_State *L,
-                         uint32_t count)
+static int encode_column(struct tide_lua_job *job, lua_State *L, uint32_t count)
 {
     struct tide_pool *pool = job->owner->pool;
     struct tide_lua_segment *segment = new_segment(job, TIDE_ARGS_COLUMN);
@@ -269,8 +266,7 @@ static int grow_block(struct tide_buffer *buffer, size_t need)
     tide_pool_free_block(mine->pool, mine->block);
     mine->block = block;
     buffer->data = data;
-    buffer->capacity =
-        (size_t)tide_block_capacity(&mine->pool->arena, block);
+    buffer->capacity = (size_t)tide_block_capacity(&mine->pool->arena, block);
     return 0;
 }
 
@@ -303,19 +299,18 @@ static int encode_item(struct tide_lua_job *job, lua_State *L,
         first = item + 1;
         head = TIDE_HEAD_MULTI;
     }
-    int status =
-        count < 0 ? tide_fail(err, TIDE_EINVAL,
-                              "a %s, where a table of arguments is needed",
-                              luaL_typename(L, item))
-                  : tide_encode(job->owner->codec, L, buffer, first, count,
-                                head, err);
+    int status = count < 0
+                     ? tide_fail(err, TIDE_EINVAL,
+                                 "a %s, where a table of arguments is needed",
+                                 luaL_typename(L, item))
+                     : tide_encode(job->owner->codec, L, buffer, first, count,
+                                   head, err);
     lua_settop(L, item - 1);
     return status;
 }
 
 /* The item `job->encoded` cannot travel: its final state is that. */
-static void refuse_item(struct tide_lua_job *job, lua_State *L,
-                        const char *why)
+static void refuse_item(struct tide_lua_job *job, lua_State *L, const char *why)
 {
     uint64_t index = job->encoded++;
     const char *subject = (job->flags & TIDE_JOB_ALL) != 0 ? "argument" : NULL;

@@ -17,7 +17,7 @@ enum tide_job_value {
 
 /** Registry keys: functions and tables that the Lua half hands to the C half. */
 #define TIDE_KEY_COLUMNS "tidemill.columns"
-#define TIDE_KEY_ERROR "tidemill.Error"
+#define TIDE_KEY_ERROR   "tidemill.Error"
 
 struct tide_function {
     struct tide_function *next;
@@ -77,8 +77,7 @@ void tide_error_object_push(lua_State *L, const char *kind,
  * The item at 0-based `index` failed with the error object on top, which is
  * popped: with COLLECT it becomes the result, else the job fails with it.
  */
-void tide_job_fail_item(struct tide_lua_job *job, lua_State *L,
-                        uint64_t index);
+void tide_job_fail_item(struct tide_lua_job *job, lua_State *L, uint64_t index);
 
 /* ---- jobs.c ---- */
 

@@ -23,8 +23,7 @@ static void set_error_class(lua_State *L)
     lua_setmetatable(L, -2);
 }
 
-void tide_error_object_push(lua_State *L, const char *kind,
-                            const char *message)
+void tide_error_object_push(lua_State *L, const char *kind, const char *message)
 {
     lua_createtable(L, 0, 8);
     lua_pushstring(L, kind);
@@ -40,8 +39,7 @@ static void set_number(lua_State *L, const char *field, double value)
     lua_setfield(L, -2, field);
 }
 
-void tide_job_fail_item(struct tide_lua_job *job, lua_State *L,
-                        uint64_t index)
+void tide_job_fail_item(struct tide_lua_job *job, lua_State *L, uint64_t index)
 {
     if ((job->flags & TIDE_JOB_ALL) == 0) {
         set_number(L, "index", (double)index + 1);

@@ -148,6 +148,7 @@ static void retire(struct tide_lua_job *job, lua_State *L)
 void tide_jobs_fail_all(struct tide_lua_pool *owner, lua_State *L,
                         const char *kind, const char *message)
 {
+    owner->ended = 1;
     while (owner->jobs != NULL) {
         tide_error_object_push(L, kind, message);
         tide_job_fail(owner->jobs, L);
@@ -226,8 +227,7 @@ static void abandon_outcome(struct tide_lua_pool *owner, lua_State *L)
     struct tide_lua_job *job = flight->job;
     uint32_t size = flight->span.last - flight->span.first;
     const char *text = lua_tostring(L, -1);
-    tide_error_object_push(L, "decode",
-                           text ? text : "cannot receive result");
+    tide_error_object_push(L, "decode", text ? text : "cannot receive result");
     tide_job_fail(job, L);
     report(job, &flight->span, size, 0);
     release_outcome(owner, L);
@@ -262,8 +262,8 @@ static int submit_span(struct tide_lua_job *job, const struct tide_span *span)
     struct tide_request request = segment->request;
     request.first = span->first;
     request.count = span->last;
-    if (tide_pool_submit(owner->pool, &request,
-                         (uint64_t)(uintptr_t)flight) != TIDE_OK)
+    if (tide_pool_submit(owner->pool, &request, (uint64_t)(uintptr_t)flight) !=
+        TIDE_OK)
         return -1;
     owner->free_flights = flight->next_free;
     *flight = (struct tide_flight){ .job = job, .span = *span };
@@ -338,7 +338,8 @@ static void hand_out(struct tide_lua_pool *owner, lua_State *L)
         }
         tide_job_seal(&job->ledger);
         leave_feed(at);
-        if (tide_job_is_over(&job->ledger)) /* it had no items, or they failed */
+        if (tide_job_is_over(
+                &job->ledger)) /* it had no items, or they failed */
             retire(job, L);
     }
 }
@@ -346,7 +347,7 @@ static void hand_out(struct tide_lua_pool *owner, lua_State *L)
 static void fail_if_gone(struct tide_lua_pool *owner, lua_State *L)
 {
     struct tide_pool *pool = owner->pool;
-    if (!pool->gone || owner->jobs == NULL)
+    if (owner->jobs == NULL)
         return;
     lua_pushfstring(L, "the pool is broken: %s",
                     pool->broken ? pool->reason : "its workers have ended");
@@ -356,6 +357,8 @@ static void fail_if_gone(struct tide_lua_pool *owner, lua_State *L)
 
 void tide_jobs_step(struct tide_lua_pool *owner, lua_State *L)
 {
+    if (owner->ended)
+        return;
     take_in(owner, L);
     if (owner->pool->gone)
         fail_if_gone(owner, L);

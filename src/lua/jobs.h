@@ -31,8 +31,8 @@ struct tide_flight;   /* a span that was submitted */
 struct tide_lua_pool {
     struct tide_pool *pool; /* NULL once freed */
     struct tide_codec *codec;
-    struct tide_lua_job *jobs;  /* active, newest first */
-    struct tide_lua_job *feed;  /* those with items to hand out, oldest first */
+    struct tide_lua_job *jobs; /* active, newest first */
+    struct tide_lua_job *feed; /* those with items to hand out, oldest first */
     struct tide_lua_job **feed_tail;
     struct tide_function *functions; /* used last first */
     uint32_t function_count;
@@ -41,6 +41,7 @@ struct tide_lua_pool {
     struct tide_flight *free_flights;
     struct tide_outcome outcome; /* being taken in, if `taking` */
     int taking;
+    int ended;      /* every job was failed: what still arrives is nobody's */
     int closed;     /* takes no new job */
     int terminated; /* by the script */
 };
@@ -107,7 +108,7 @@ int tide_jobs_wait(struct tide_lua_pool *owner, lua_State *L,
 /** Push the results table or the error of a job that is over, or nil. */
 void tide_jobs_push_outcome(lua_State *L, int job);
 
-/** Fail every active job with an error of this kind. */
+/** Fail every active job with an error of this kind; nothing more is taken in. */
 void tide_jobs_fail_all(struct tide_lua_pool *owner, lua_State *L,
                         const char *kind, const char *message);
 

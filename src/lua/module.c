@@ -17,9 +17,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KEY_HOST "tidemill.host"
+#define KEY_HOST  "tidemill.host"
 #define POOL_TYPE "tidemill.core.pool"
-#define JOB_TYPE "tidemill.core.job"
+#define JOB_TYPE  "tidemill.core.job"
 
 /* ---- the host ---- */
 
@@ -195,6 +195,7 @@ static int core_kill(lua_State *L)
 {
     const double patience_s = 5; /* SIGKILL takes no time, but for disk waits */
     struct tide_lua_pool *owner = check_pool(L, 1);
+    tide_jobs_step(owner, L); /* what has arrived has arrived */
     owner->closed = owner->terminated = 1;
     tide_pool_kill(owner->pool);
     tide_jobs_fail_all(owner, L, "terminated", "the pool was terminated");
@@ -322,8 +323,8 @@ static int core_encode(lua_State *L)
     struct tide_buffer text;
     tide_names_refresh(&codec->names, L);
     tide_buffer_init(&text);
-    int status = tide_encode(codec, L, &text, 1, lua_gettop(L),
-                             TIDE_HEAD_MULTI, &err);
+    int status =
+        tide_encode(codec, L, &text, 1, lua_gettop(L), TIDE_HEAD_MULTI, &err);
     if (status == TIDE_OK)
         lua_pushlstring(L, (const char *)text.data, text.used);
     tide_buffer_free(&text);
@@ -354,13 +355,12 @@ static int core_hide_globals(lua_State *L)
     struct tide_codec *codec = tide_codec_of(L);
     luaL_unref(L, LUA_REGISTRYINDEX, codec->hidden_globals);
     lua_settop(L, 1);
-    codec->hidden_globals = lua_isnil(L, 1) ? 0
-                                            : luaL_ref(L, LUA_REGISTRYINDEX);
+    codec->hidden_globals =
+        lua_isnil(L, 1) ? 0 : luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;
 }
 
-static int dump_part(lua_State *L, const void *part, size_t size,
-                     void *context)
+static int dump_part(lua_State *L, const void *part, size_t size, void *context)
 {
     (void)L;
     luaL_addlstring(context, part, size);
@@ -478,7 +478,8 @@ int tide_open_core(lua_State *L)
         { "configure", core_configure },
         { NULL, NULL },
     };
-    luaL_newmetatable(L, JOB_TYPE); /* while active it is anchored, then empty */
+    luaL_newmetatable(L,
+                      JOB_TYPE); /* while active it is anchored, then empty */
     luaL_newmetatable(L, POOL_TYPE);
     lua_pushcfunction(L, pool_gc);
     lua_setfield(L, -2, "__gc");

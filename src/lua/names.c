@@ -15,8 +15,7 @@ static void anchor(struct tide_names *names, lua_State *L)
 
 /* Name the object at `index`, unless it has a name. */
 static void add(struct tide_names *names, lua_State *L, int index,
-                enum tide_name_kind kind, const char *module,
-                const char *field)
+                enum tide_name_kind kind, const char *module, const char *field)
 {
     const void *object = lua_topointer(L, index);
     if (tide_names_find(names, object) != NULL)
@@ -58,8 +57,7 @@ static void add_fields(struct tide_names *names, lua_State *L,
             int is_function = lua_type(L, -1) == LUA_TFUNCTION;
             lua_pushvalue(L, -2);
             anchor(names, L); /* the text of `field` */
-            if (is_function &&
-                (kind == TIDE_NAME_MODULE || is_builtin(L, -1)))
+            if (is_function && (kind == TIDE_NAME_MODULE || is_builtin(L, -1)))
                 add(names, L, lua_gettop(L), kind, module, field);
             else if (lua_istable(L, -1) && kind == TIDE_NAME_MODULE)
                 add(names, L, lua_gettop(L), TIDE_NAME_METATABLE, module,
@@ -91,9 +89,10 @@ static int is_findable(lua_State *L, const char *module)
 static int is_standard(const char *module)
 {
     static const char *const standard[] = {
-        "_G",    "bit", "coroutine", "debug", "ffi",           "io",
-        "jit",   "jit.opt", "jit.util", "math", "os",          "package",
-        "string", "string.buffer", "table", "table.clear", "table.new"
+        "_G",          "bit",      "coroutine", "debug",         "ffi",
+        "io",          "jit",      "jit.opt",   "jit.util",      "math",
+        "os",          "package",  "string",    "string.buffer", "table",
+        "table.clear", "table.new"
     };
     for (size_t i = 0; i < sizeof standard / sizeof standard[0]; i++)
         if (strcmp(standard[i], module) == 0)
@@ -109,8 +108,7 @@ static void add_module(struct tide_names *names, lua_State *L)
     const char *module = lua_tostring(L, -2);
     int value = lua_gettop(L);
     int standard = is_standard(module);
-    enum tide_name_kind kind =
-        standard ? TIDE_NAME_STANDARD : TIDE_NAME_MODULE;
+    enum tide_name_kind kind = standard ? TIDE_NAME_STANDARD : TIDE_NAME_MODULE;
     if (!lua_istable(L, value) && !lua_isfunction(L, value))
         return;
     if (!standard && !is_findable(L, module))

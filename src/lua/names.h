@@ -15,9 +15,9 @@
 #include <stdint.h>
 
 enum tide_name_kind {
-    TIDE_NAME_STANDARD,  /* there in every fresh state */
-    TIDE_NAME_MODULE,    /* found by `require` */
-    TIDE_NAME_METATABLE  /* a table inside a module: by name only as metatable */
+    TIDE_NAME_STANDARD, /* there in every fresh state */
+    TIDE_NAME_MODULE,   /* found by `require` */
+    TIDE_NAME_METATABLE /* a table inside a module: by name only as metatable */
 };
 
 struct tide_name {

@@ -33,7 +33,8 @@
 enum { AT_HANDLER = 1, AT_FUNCTIONS, AT_LOOPS, AT_FUNCTION };
 
 enum {
-    FUNCTIONS_MAX = 256, /* kept decoded; then all are forgotten and come anew */
+    FUNCTIONS_MAX =
+        256, /* kept decoded; then all are forgotten and come anew */
     LOOP_KINDS = 4
 };
 
@@ -121,8 +122,7 @@ static void name_worker(lua_State *L)
 static int put_error(struct tide_runner *runner, uint32_t item)
 {
     name_worker(runner->L);
-    int status =
-        tide_error_encode(runner->codec, runner->L, &runner->out);
+    int status = tide_error_encode(runner->codec, runner->L, &runner->out);
     lua_settop(runner->L, AT_FUNCTION);
     if (status == TIDE_OK && (runner->request.flags & TIDE_RUN_ON) != 0) {
         advance(runner, item + 1);
@@ -230,8 +230,7 @@ static int push_args(struct tide_runner *runner, uint32_t item)
     }
     if (runner->request.form == TIDE_ARGS_MESSAGES) {
         uint32_t offset;
-        memcpy(&offset, at + (1 + (size_t)item) * sizeof offset,
-               sizeof offset);
+        memcpy(&offset, at + (1 + (size_t)item) * sizeof offset, sizeof offset);
         at += offset;
     }
     struct tide_error err;

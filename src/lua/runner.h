@@ -19,7 +19,8 @@ struct tide_runner {
     struct tide_heap heap; /* of the worker's region */
 
     /* Of the span being run. */
-    struct tide_buffer out; /* where messages of results go; first, see grow() */
+    struct tide_buffer
+        out; /* where messages of results go; first, see grow() */
     struct tide_slot *slot;
     struct tide_request request; /* a private copy */
     const unsigned char *args;

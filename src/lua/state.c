@@ -28,11 +28,10 @@ static int load_embedded(lua_State *L)
     for (size_t i = 1; i <= length; i++)
         if (chunk[i] == '.')
             chunk[i] = '/';
-    snprintf(path, sizeof path, "%s/%s", directory ? directory : "",
-             chunk + 1);
-    if (directory != NULL ? luaL_loadfile(L, path)
-                          : luaL_loadbuffer(L, module->text, module->length,
-                                            chunk))
+    snprintf(path, sizeof path, "%s/%s", directory ? directory : "", chunk + 1);
+    if (directory != NULL
+            ? luaL_loadfile(L, path)
+            : luaL_loadbuffer(L, module->text, module->length, chunk))
         return lua_error(L);
     lua_pushstring(L, module->name);
     lua_call(L, 1, 1);

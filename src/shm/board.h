@@ -72,6 +72,8 @@ struct tide_board {
     _Atomic uint32_t *ready;
     _Atomic uint64_t *orphans;
     int event_fd; /* raised to wake the host */
+    uint32_t spin_misses; /* spins in a row that found nothing */
+    uint32_t rests;       /* waits since the last spin */
 
     /* The host's own, NULL elsewhere. */
     uint32_t *in_flight;  /* per slot the sequence it was submitted with, or 0 */

@@ -2,8 +2,10 @@
  * How the two sides of the board sleep and wake each other. The arguments are at
  * the top of board.c.
  *
- * Spinning pays only while a processor has nothing better to do: of the host and
- * the workers that are awake, no more than there are processors.
+ * Spinning pays only while a processor has nothing better to do. Of our own
+ * processes no more may be awake than there are processors. Of others nothing is
+ * known but that spins end in vain: after some in a row (work is long, or the
+ * processors are taken) only now and then one is tried.
  */
 #include "shm/board_inner.h"
 
@@ -14,8 +16,16 @@
 
 enum {
     SPIN_NS = 40 * 1000, /* about what falling asleep and waking costs */
-    SPIN_TURNS = 64      /* turns between two looks at the clock */
+    SPIN_TURNS = 64,     /* turns between two looks at the clock */
+    MISSES_MAX = 4,      /* after as many in a row, */
+    TRY_EVERY = 16       /* one in so many waits begins with a spin */
 };
+
+static int note_spin(struct tide_board *board, int found)
+{
+    board->spin_misses = found ? 0 : board->spin_misses + 1;
+    return found;
+}
 
 static uint32_t count_bits(const struct tide_board *board,
                            const _Atomic uint64_t *bits)
@@ -26,10 +36,12 @@ static uint32_t count_bits(const struct tide_board *board,
     return count;
 }
 
-/* May the caller spin: is there a processor for each who is awake? */
-static int may_spin(const struct tide_board *board)
+/* Should this wait begin with a spin? */
+static int may_spin(struct tide_board *board)
 {
     const struct tide_board_shared *shared = board->shared;
+    if (board->spin_misses >= MISSES_MAX && ++board->rests % TRY_EVERY != 0)
+        return 0;
     /* One processor is the host's. */
     return board->worker_count <
            shared->cpu_count + count_bits(board, shared->asleep);
@@ -102,11 +114,11 @@ static int spin_for_arrivals(struct tide_board *board, uint32_t count)
     do {
         for (int turn = 0; turn < SPIN_TURNS; turn++) {
             if (enough_arrived(board, count))
-                return 1;
+                return note_spin(board, 1);
             tide_pause();
         }
     } while (tide_now_ns() < until);
-    return 0;
+    return note_spin(board, 0);
 }
 
 int tide_board_wait(struct tide_board *board, uint32_t count, int watch_fd,
@@ -187,7 +199,7 @@ static int spin_for_work(struct tide_board *board, uint32_t worker)
     atomic_fetch_and(bits, ~bit);
     if (count_ready(board) > 1)
         tide_board_kick(board, 1);
-    return found;
+    return note_spin(board, found);
 }
 
 static void sleep_for_work(struct tide_board *board, uint32_t worker)

@@ -1,0 +1,39 @@
+/**
+ * @file decoder.h
+ * @brief What the files of the decoder share. Not for others: see codec.h.
+ */
+#ifndef TIDE_LUA_DECODER_H
+#define TIDE_LUA_DECODER_H
+
+#include "lua/codec.h"
+#include "lua/reader.h"
+
+enum { TIDE_DECODE_SLOTS = 6 /* of the Lua stack, that a level may use */ };
+
+/** One message on its way; see decode.c for the stack from `base` on. */
+struct tide_decoder {
+    struct tide_codec *codec;
+    lua_State *L;
+    struct tide_reader in;
+    struct tide_error *err;
+    int base;
+    int depth;
+    int numbered; /* objects are kept by number */
+    uint32_t object_count;
+    uint32_t cell_count;
+    uint32_t later_count;
+    int later; /* stack index of the numbers of later tables */
+};
+
+/** Note why; the first reason counts. Always returns -1. */
+int tide_decoder_fail(struct tide_decoder *d, const char *what);
+int tide_decoder_fail_bytes(struct tide_decoder *d);
+
+/** Keep the object on top under the next number; returns the number. */
+uint32_t tide_decoder_number(struct tide_decoder *d);
+
+/** Push one value, for which the caller has room. @return 0, -1 */
+int tide_decode_value(struct tide_decoder *d);
+int tide_decode_function(struct tide_decoder *d);
+
+#endif

@@ -1,0 +1,203 @@
+/*
+ * A function is its bytecode, its environment and its upvalues. Globals that it
+ * reads are found in the bytecode and captured like upvalues, once a message: all
+ * functions of a message share the environment they are captured into.
+ */
+#include "lua/encoder.h"
+
+#include <string.h>
+
+static int dump_part(lua_State *L, const void *part, size_t size, void *context)
+{
+    (void)L;
+    return tide_encoder_put(context, part, size);
+}
+
+/* Length, digest and bytecode; `code` is where the bytecode begins. */
+static int encode_bytecode(struct tide_encoder *e, int index, size_t *code)
+{
+    uint32_t head[2] = { 0 };
+    size_t at = e->out->used;
+    if (tide_encoder_put(e, head, sizeof head) != 0)
+        return -1;
+    *code = e->out->used;
+    lua_pushvalue(e->L, index);
+    int failed = lua_dump(e->L, dump_part, e);
+    lua_pop(e->L, 1);
+    if (failed)
+        return e->out->used == *code
+                   ? tide_encoder_fail(e, "a function without bytecode")
+                   : tide_encoder_fail_memory(e);
+    size_t size = e->out->used - *code;
+    head[0] = (uint32_t)size;
+    head[1] = (uint32_t)tide_digest(e->out->data + *code, size);
+    memcpy(e->out->data + at, head, sizeof head);
+    return 0;
+}
+
+/* Note a global that is read, once a message: into the set, and the list in it. */
+static void note_global(void *context, const char *name, size_t length,
+                        int written)
+{
+    struct tide_encoder *e = context;
+    lua_State *L = e->L;
+    if (written)
+        return;
+    lua_pushlstring(L, name, length);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, e->base + 1);
+    if (lua_isnil(L, -1)) {
+        lua_pushvalue(L, -2);
+        lua_pushboolean(L, 1);
+        lua_rawset(L, e->base + 1);
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, e->base + 1, (int)lua_objlen(L, e->base + 1) + 1);
+    }
+    lua_pop(L, 2);
+}
+
+/* Push the global with the name on top, if it is one that has to travel. */
+static int push_captured(struct tide_encoder *e)
+{
+    lua_State *L = e->L;
+    if (e->codec->hidden_globals != 0) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->hidden_globals);
+        lua_pushvalue(L, -2);
+        lua_rawget(L, -2);
+        int hidden = lua_toboolean(L, -1);
+        lua_pop(L, 2);
+        if (hidden)
+            return 0;
+    }
+    lua_pushvalue(L, -1);
+    lua_rawget(L, LUA_GLOBALSINDEX);
+    const struct tide_name *name =
+        tide_names_find(&e->codec->names, lua_topointer(L, -1));
+    if (lua_isnil(L, -1) ||
+        (name != NULL && name->kind == TIDE_NAME_STANDARD) ||
+        (lua_isstring(L, -1) && strcmp(lua_tostring(L, -2), "_VERSION") == 0)) {
+        lua_pop(L, 1);
+        return 0;
+    }
+    return 1;
+}
+
+/* The globals that the function at `index` reads, captured like upvalues. */
+static int encode_globals(struct tide_encoder *e, int index, size_t code)
+{
+    lua_State *L = e->L;
+    if (lua_isnil(L, e->base + 1)) {
+        lua_newtable(L);
+        lua_replace(L, e->base + 1);
+    }
+    int from = (int)lua_objlen(L, e->base + 1) + 1;
+    if (e->codec->captures_globals &&
+        tide_bytecode_globals(&e->codec->format, e->out->data + code,
+                              e->out->used - code, note_global, e) != 0)
+        return tide_encoder_fail(
+            e, "a function in a bytecode format unknown here");
+    /* Names noted by functions met on the way are theirs to write. */
+    int to = (int)lua_objlen(L, e->base + 1);
+    for (int i = from; i <= to; i++) {
+        lua_rawgeti(L, e->base + 1, i);
+        if (push_captured(e)) {
+            int value = lua_gettop(L);
+            if (tide_encode_string(e, value - 1) != 0)
+                return -1;
+            if (tide_encode_value(e, value) != 0)
+                return tide_encoder_at_variable(e, index, "global",
+                                                lua_tostring(L, value - 1));
+            lua_pop(L, 1);
+        }
+        lua_pop(L, 1);
+    }
+    return tide_encoder_put_byte(e, TIDE_TAG_NIL);
+}
+
+static int encode_environment(struct tide_encoder *e, int index, size_t code)
+{
+    lua_State *L = e->L;
+    lua_getfenv(L, index);
+    int failed;
+    if (lua_rawequal(L, -1, LUA_GLOBALSINDEX)) {
+        failed = tide_encoder_put_byte(e, TIDE_ENV_GLOBALS) ||
+                 encode_globals(e, index, code);
+    } else {
+        failed = tide_encoder_put_byte(e, TIDE_ENV_TABLE) ||
+                 tide_encode_value(e, lua_gettop(L));
+        if (failed)
+            tide_encoder_at_variable(e, index, "environment", "");
+    }
+    if (!failed)
+        lua_pop(L, 1);
+    return failed ? -1 : 0;
+}
+
+static int encode_upvalue(struct tide_encoder *e, int index, int number)
+{
+    lua_State *L = e->L;
+    const void *cell = lua_upvalueid(L, index, number);
+    uint32_t known = tide_ptrmap_get(&e->codec->seen, cell, UINT32_MAX);
+    if (known != UINT32_MAX)
+        return tide_encoder_put_tagged(e, TIDE_CELL_JOIN, known);
+    if (tide_ptrmap_add(&e->codec->seen, cell, e->cell_count++) != 0)
+        return tide_encoder_fail_memory(e);
+    const char *name = lua_getupvalue(L, index, number);
+    if (tide_encoder_put_byte(e, TIDE_CELL_NEW) != 0)
+        return -1;
+    if (tide_encode_value(e, lua_gettop(L)) != 0)
+        return tide_encoder_at_variable(e, index, "upvalue", name);
+    lua_pop(L, 1);
+    return 0;
+}
+
+static int encode_upvalues(struct tide_encoder *e, int index)
+{
+    lua_Debug info;
+    lua_pushvalue(e->L, index);
+    lua_getinfo(e->L, ">u", &info);
+    if (tide_encoder_put_varint(e, (uint64_t)info.nups) != 0)
+        return -1;
+    for (int i = 1; i <= info.nups; i++)
+        if (encode_upvalue(e, index, i) != 0)
+            return -1;
+    return 0;
+}
+
+static const struct tide_name *find_c_function(struct tide_encoder *e,
+                                               const void *object)
+{
+    tide_names_rescan(&e->codec->names, e->L);
+    return tide_names_find(&e->codec->names, object);
+}
+
+int tide_encode_function(struct tide_encoder *e, int index)
+{
+    lua_State *L = e->L;
+    const void *object = lua_topointer(L, index);
+    const struct tide_name *name = tide_names_find(&e->codec->names, object);
+    if (name == NULL && lua_iscfunction(L, index)) {
+        name = find_c_function(e, object);
+        if (name == NULL)
+            return tide_encoder_fail(e, "a C function of no loaded module");
+    }
+    if (name != NULL)
+        return tide_encode_name(e, name);
+    int referred = tide_encoder_refer(e, object);
+    if (referred != 0)
+        return referred < 0 ? -1 : 0;
+    if (e->depth >= TIDE_VALUE_DEPTH)
+        return tide_encoder_fail(e, "functions nested too deeply");
+    if (!lua_checkstack(L, TIDE_LEVEL_SLOTS))
+        return tide_encoder_fail_memory(e);
+
+    size_t code;
+    e->head |= TIDE_HEAD_REFS; /* cells are joined through its number */
+    e->depth++;
+    int failed = tide_encoder_put_byte(e, TIDE_TAG_FUNCTION) ||
+                 encode_bytecode(e, index, &code) ||
+                 encode_environment(e, index, code) ||
+                 encode_upvalues(e, index);
+    e->depth--;
+    return failed ? -1 : 0;
+}

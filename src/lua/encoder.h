@@ -1,0 +1,56 @@
+/**
+ * @file encoder.h
+ * @brief What the files of the encoder share. Not for others: see codec.h.
+ */
+#ifndef TIDE_LUA_ENCODER_H
+#define TIDE_LUA_ENCODER_H
+
+#include "lua/codec.h"
+
+enum { TIDE_LEVEL_SLOTS = 8 /* of the Lua stack, that a level may use */ };
+
+/** One message on its way; see encode.c for the stack from `base` on. */
+struct tide_encoder {
+    struct tide_codec *codec;
+    lua_State *L;
+    struct tide_buffer *out;
+    struct tide_error *err;
+    int base;
+    int depth;
+    int later_count;
+    uint32_t object_count;
+    uint32_t cell_count;
+    unsigned head;
+    int path_is_field; /* the path so far begins with a field */
+    char path[TIDE_ERROR_TEXT_BYTES];
+    const char *reason;
+    char reason_text[96];
+};
+
+/* Everything here returns 0, or -1 after noting why; then the levels above add
+ * their step to the path. */
+
+/** Note why a value cannot travel. Always returns -1. */
+int tide_encoder_fail(struct tide_encoder *e, const char *reason);
+int tide_encoder_fail_memory(struct tide_encoder *e);
+
+/** Add "KIND 'NAME' of function <FILE:LINE>" to the path. Always returns -1. */
+int tide_encoder_at_variable(struct tide_encoder *e, int function,
+                             const char *kind, const char *name);
+
+int tide_encoder_put(struct tide_encoder *e, const void *bytes, size_t size);
+int tide_encoder_put_byte(struct tide_encoder *e, unsigned byte);
+int tide_encoder_put_varint(struct tide_encoder *e, uint64_t value);
+/** A tag and a varint. */
+int tide_encoder_put_tagged(struct tide_encoder *e, unsigned tag,
+                            uint64_t value);
+
+/** Refer to an object seen before (returns 1), or number a new one (0). */
+int tide_encoder_refer(struct tide_encoder *e, const void *object);
+
+int tide_encode_name(struct tide_encoder *e, const struct tide_name *name);
+int tide_encode_string(struct tide_encoder *e, int index);
+int tide_encode_function(struct tide_encoder *e, int index);
+int tide_encode_value(struct tide_encoder *e, int index);
+
+#endif
