@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLAG_STRIPPED = 0x02, FLAG_FFI = 0x04, INSTRUCTION_BYTES = 4 };
+enum { FLAG_FFI = 0x04, INSTRUCTION_BYTES = 4 };
 
 enum constant_kind {
     KGC_CHILD,
@@ -139,7 +139,8 @@ static void visit_prototype(const struct tide_bytecode_format *format,
 int tide_bytecode_fits(const struct tide_bytecode_format *format,
                        const unsigned char *dump, size_t size)
 {
-    const unsigned char must_agree = (unsigned char)~(FLAG_STRIPPED | FLAG_FFI);
+    const unsigned char must_agree =
+        (unsigned char)~(TIDE_DUMP_STRIPPED | FLAG_FFI);
     return size > sizeof format->header &&
            memcmp(dump, format->header, sizeof format->header) == 0 &&
            (dump[sizeof format->header] & must_agree) == format->flags;
@@ -153,7 +154,7 @@ int tide_bytecode_globals(const struct tide_bytecode_format *format,
     if (!tide_bytecode_fits(format, dump, size))
         return -1;
     tide_read(&in, sizeof format->header);
-    int stripped = (take_uleb(&in) & FLAG_STRIPPED) != 0;
+    int stripped = (take_uleb(&in) & TIDE_DUMP_STRIPPED) != 0;
     if (!stripped)
         tide_read(&in, take_uleb(&in));
     for (;;) {
@@ -217,7 +218,8 @@ int tide_bytecode_learn(struct tide_bytecode_format *out, lua_State *L)
         memcmp(sample.bytes, known, sizeof known) != 0)
         return -1;
     memcpy(out->header, known, sizeof known);
-    out->flags = (unsigned char)(sample.bytes[4] & ~(FLAG_STRIPPED | FLAG_FFI));
+    out->flags =
+        (unsigned char)(sample.bytes[4] & ~(TIDE_DUMP_STRIPPED | FLAG_FFI));
 
     /* name "=b" (3 bytes), prototype size, 4 + 3 + 3 bytes before the code */
     const unsigned char *code = sample.bytes + 5 + 3 + 1 + 10;

@@ -18,7 +18,13 @@ struct tide_bytecode_format {
     unsigned char flags;     /* those that must agree, e.g. the frame layout */
     unsigned char get_op;    /* the opcode that reads a global */
     unsigned char set_op;    /* the opcode that writes one */
+    unsigned char new_op;    /* those of a factory, see factory.h */
+    unsigned char close_op;
+    unsigned char return_op;
 };
+
+/** The bit of a dump's flags for "without names and lines". */
+enum { TIDE_DUMP_STRIPPED = 0x02 };
 
 /**
  * Learn the format from the running LuaJIT.

@@ -1,5 +1,6 @@
 #include "lua/codec.h"
 
+#include "lua/factory.h"
 #include "lua/state.h"
 
 #include <lauxlib.h>
@@ -40,6 +41,8 @@ static struct tide_codec *make(lua_State *L)
 
     tide_ptrmap_clear(&codec->seen);
     codec->captures_globals = tide_bytecode_learn(&codec->format, L) == 0;
+    codec->makes_factories =
+        codec->captures_globals && tide_factory_learn(&codec->format, L) == 0;
     lua_pushcfunction(L, load_cdata_helpers);
     lua_pushlightuserdata(L, codec);
     if (lua_pcall(L, 1, 0, 0) != 0)

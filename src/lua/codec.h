@@ -100,6 +100,13 @@ struct tide_codec {
     size_t cell_capacity;
     int cdata_encode; /* registry references of the helpers in Lua, or 0 */
     int cdata_decode;
+    int makes_factories; /* see factory.h */
+    int factories;       /* registry reference: bytecode -> number -> factory */
+    uint32_t factory_count;
+    uint32_t last_prototype;
+    uint32_t
+        root_prototype; /* of the function decoded last as a message's first
+                                object; the same number for the same bytecode */
     int hidden_globals; /* registry reference: a set of names never captured */
 };
 

@@ -80,7 +80,9 @@ static int decode_cdata(struct tide_decoder *d)
     if (d->codec->cdata_decode == 0)
         return tide_decoder_fail(d, "cdata: the ffi library is not available");
     lua_rawgeti(L, LUA_REGISTRYINDEX, d->codec->cdata_decode);
-    if (decode_text(d) != 0 || decode_text(d) != 0)
+    if (decode_text(d) != 0) /* the type, then the bytes */
+        return -1;
+    if (decode_text(d) != 0)
         return -1;
     if (lua_pcall(L, 2, 1, 0) == 0 && !lua_isnil(L, -1))
         return 0;

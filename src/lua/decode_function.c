@@ -1,28 +1,105 @@
 /*
+ * A prototype is loaded once, however many closures of it come: see factory.h.
+ *
  * Functions get their upvalues before anything can call them: the compiler folds
  * upvalues that are never assigned to into machine code, so a live function must
  * never be re-bound.
  */
 #include "lua/decoder.h"
+#include "lua/factory.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
 
-static int load_bytecode(struct tide_decoder *d)
+enum { FACTORIES_MAX = 256 };
+
+struct bytecode {
+    const unsigned char *bytes;
+    size_t size;
+};
+
+static int read_bytecode(struct tide_decoder *d, struct bytecode *out)
 {
     uint32_t head[2];
     const unsigned char *bytes = tide_read(&d->in, sizeof head);
     if (bytes == NULL)
         return tide_decoder_fail_bytes(d);
     memcpy(head, bytes, sizeof head);
-    const unsigned char *code = tide_read(&d->in, head[0]);
-    if (code == NULL || (uint32_t)tide_digest(code, head[0]) != head[1])
+    out->bytes = tide_read(&d->in, head[0]);
+    out->size = head[0];
+    if (out->bytes == NULL ||
+        (uint32_t)tide_digest(out->bytes, out->size) != head[1])
         return tide_decoder_fail_bytes(d);
-    if (!tide_bytecode_fits(&d->codec->format, code, head[0]))
+    if (!tide_bytecode_fits(&d->codec->format, out->bytes, out->size))
         return tide_decoder_fail(d, "bytecode of another build of LuaJIT");
-    if (luaL_loadbufferx(d->L, (const char *)code, head[0], "=tidemill", "b") !=
-        0)
-        return tide_decoder_fail_bytes(d);
+    return 0;
+}
+
+static int load(lua_State *L, const unsigned char *bytes, size_t size)
+{
+    return luaL_loadbufferx(L, (const char *)bytes, size, "=tidemill", "b");
+}
+
+/* Push the table of factories; an empty one if there are many. */
+static void push_factories(struct tide_codec *codec, lua_State *L)
+{
+    if (codec->factories == 0 || codec->factory_count >= FACTORIES_MAX) {
+        luaL_unref(L, LUA_REGISTRYINDEX, codec->factories);
+        lua_newtable(L);
+        codec->factories = luaL_ref(L, LUA_REGISTRYINDEX);
+        codec->factory_count = 0;
+    }
+    lua_rawgeti(L, LUA_REGISTRYINDEX, codec->factories);
+}
+
+/* Load the factory of `code`, or the function itself where there is none. */
+static int load_factory(struct tide_decoder *d, const struct bytecode *code)
+{
+    struct tide_buffer dump;
+    tide_buffer_init(&dump);
+    int failed = tide_factory_compose(&d->codec->format, code->bytes,
+                                      code->size, &dump) != 0 ||
+                 load(d->L, dump.data, dump.used) != 0;
+    tide_buffer_free(&dump);
+    return failed ? tide_decoder_fail_bytes(d) : 0;
+}
+
+/*
+ * Push a new closure of `code`, its upvalues all nil and its own. The table of
+ * factories has numbers by bytecode and factories by number.
+ */
+static int make_closure(struct tide_decoder *d, const struct bytecode *code,
+                        uint32_t *prototype)
+{
+    lua_State *L = d->L;
+    struct tide_codec *codec = d->codec;
+    if (!codec->makes_factories) {
+        *prototype = ++codec->last_prototype;
+        return load(L, code->bytes, code->size) != 0
+                   ? tide_decoder_fail_bytes(d)
+                   : 0;
+    }
+    push_factories(codec, L);
+    int factories = lua_gettop(L);
+    lua_pushlstring(L, (const char *)code->bytes, code->size);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, factories);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        if (load_factory(d, code) != 0)
+            return -1;
+        *prototype = ++codec->last_prototype;
+        codec->factory_count++;
+        lua_rawseti(L, factories, (int)*prototype);
+        lua_pushnumber(L, *prototype);
+        lua_rawset(L, factories);
+    } else {
+        *prototype = (uint32_t)lua_tonumber(L, -1);
+    }
+    lua_rawgeti(L, factories, (int)*prototype);
+    lua_call(L, 0, 1); /* its parameters, the upvalues, are nil */
+    lua_replace(L, factories);
+    lua_settop(L, factories);
     return 0;
 }
 
@@ -135,9 +212,13 @@ int tide_decode_function(struct tide_decoder *d)
     if (!d->numbered || d->depth >= TIDE_VALUE_DEPTH ||
         !lua_checkstack(d->L, TIDE_DECODE_SLOTS))
         return tide_decoder_fail_bytes(d);
-    if (load_bytecode(d) != 0)
+    struct bytecode code = { 0 };
+    uint32_t prototype = 0;
+    if (read_bytecode(d, &code) != 0 || make_closure(d, &code, &prototype) != 0)
         return -1;
     uint32_t number = tide_decoder_number(d);
+    if (number == 0)
+        d->codec->root_prototype = prototype;
     int function = lua_gettop(d->L);
     d->depth++;
     if (decode_environment(d, function) != 0 ||

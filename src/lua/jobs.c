@@ -35,7 +35,7 @@ void tide_job_push(const struct tide_lua_job *job, lua_State *L,
 {
     lua_rawgeti(L, LUA_REGISTRYINDEX, job->self);
     lua_getfenv(L, -1);
-    lua_rawgeti(L, -1, which);
+    lua_rawgeti(L, -1, (int)which);
     lua_replace(L, -3);
     lua_pop(L, 1);
 }
@@ -46,7 +46,7 @@ void tide_job_store(const struct tide_lua_job *job, lua_State *L,
     lua_rawgeti(L, LUA_REGISTRYINDEX, job->self);
     lua_getfenv(L, -1);
     lua_pushvalue(L, -3);
-    lua_rawseti(L, -2, which);
+    lua_rawseti(L, -2, (int)which);
     lua_pop(L, 3);
 }
 
@@ -455,12 +455,12 @@ int tide_jobs_wait(struct tide_lua_pool *owner, lua_State *L,
     }
 }
 
-void tide_jobs_push_outcome(lua_State *L, int index)
+void tide_jobs_push_outcome(lua_State *L, int job)
 {
-    const struct tide_lua_job *job = lua_touserdata(L, index);
-    lua_getfenv(L, index);
+    const struct tide_lua_job *ended = lua_touserdata(L, job);
+    lua_getfenv(L, job);
     lua_rawgeti(L, -1,
-                job->state == TIDE_JOB_FAILED ? TIDE_JOB_ERROR
-                                              : TIDE_JOB_RESULTS);
+                ended->state == TIDE_JOB_FAILED ? TIDE_JOB_ERROR
+                                                : TIDE_JOB_RESULTS);
     lua_remove(L, -2);
 }

@@ -57,7 +57,7 @@ static struct tide_lua_pool *check_pool(lua_State *L, int index)
     struct tide_lua_pool *owner = luaL_checkudata(L, index, POOL_TYPE);
     if (owner->pool == NULL)
         luaL_error(L, "the pool is freed");
-    if (!tide_host_is_ours(owner->pool->host))
+    else if (!tide_host_is_ours(owner->pool->host))
         luaL_error(L, "the pool belongs to process %d, this is %d",
                    (int)owner->pool->host->supervisor.owner, (int)getpid());
     return owner;

@@ -18,7 +18,8 @@
  * then hand. The processor keeps stores in order as release stores; the compiler
  * is told by the fence in advance().
  *
- * Stack of the state:  1 handler  2 functions by id  3 loops by id  4 the function
+ * Stack of the state:  1 handler  2 functions by id, prototypes by -id
+ *                      3 loops by prototype  4 the function
  */
 #include "lua/runner.h"
 
@@ -35,7 +36,8 @@ enum { AT_HANDLER = 1, AT_FUNCTIONS, AT_LOOPS, AT_FUNCTION };
 enum {
     FUNCTIONS_MAX =
         256, /* kept decoded; then all are forgotten and come anew */
-    LOOP_KINDS = 4
+    LOOP_KINDS = 4,
+    LOOPS_MAX = 512
 };
 
 /* ---- the reply ---- */
@@ -158,14 +160,27 @@ static int put_results(struct tide_runner *runner, uint32_t item)
 
 /* ---- functions ---- */
 
-static void forget_functions(lua_State *L)
+/* An empty table at `index` that counts its entries at 0. */
+static void forget(lua_State *L, int index)
 {
-    for (int at = AT_FUNCTIONS; at <= AT_LOOPS; at++) {
-        lua_newtable(L);
-        lua_replace(L, at);
-    }
+    lua_newtable(L);
     lua_pushnumber(L, 0);
-    lua_rawseti(L, AT_FUNCTIONS, 0); /* how many there are */
+    lua_rawseti(L, -2, 0);
+    lua_replace(L, index);
+}
+
+/* Count one more entry of the table at `index`; too many, and it is emptied. */
+static void count_entry(lua_State *L, int index, int limit)
+{
+    lua_rawgeti(L, index, 0);
+    int held = (int)lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    if (held >= limit) {
+        forget(L, index);
+        held = 0;
+    }
+    lua_pushnumber(L, held + 1);
+    lua_rawseti(L, index, 0);
 }
 
 /* Decode the function block into AT_FUNCTION; what fails is left on top. */
@@ -176,23 +191,20 @@ static int decode_function(struct tide_runner *runner,
     const unsigned char *at = (const unsigned char *)(head + 1);
     struct tide_error err;
     int count;
+    runner->codec->root_prototype = 0;
     if (tide_decode(runner->codec, L, &at, at + head->length, &count, NULL,
                     &err) != TIDE_OK) {
         lua_pushfstring(L, "cannot receive function: %s", err.text);
         tide_error_push(L, "decode", lua_tostring(L, -1));
         return -1;
     }
-    lua_rawgeti(L, AT_FUNCTIONS, 0);
-    int held = (int)lua_tonumber(L, -1);
-    lua_pop(L, 1);
-    if (held >= FUNCTIONS_MAX) {
-        forget_functions(L);
-        held = 0;
-    }
-    lua_pushnumber(L, held + 1);
-    lua_rawseti(L, AT_FUNCTIONS, 0);
+    count_entry(L, AT_FUNCTIONS, FUNCTIONS_MAX);
     lua_pushvalue(L, -1);
     lua_rawseti(L, AT_FUNCTIONS, (int)head->id);
+    if (runner->codec->root_prototype == 0) /* a function of a library */
+        runner->codec->root_prototype = ++runner->codec->last_prototype;
+    lua_pushnumber(L, runner->codec->root_prototype);
+    lua_rawseti(L, AT_FUNCTIONS, -(int)head->id);
     lua_replace(L, AT_FUNCTION);
     return 0;
 }
@@ -275,7 +287,10 @@ static void push_loop(struct tide_runner *runner, int boolean)
     const struct tide_function_head *head =
         (const void *)(runner->board->arena->base + runner->request.function);
     int range = runner->request.form == TIDE_ARGS_RANGE;
-    int key = (int)head->id * LOOP_KINDS + 2 * range + boolean;
+    lua_rawgeti(L, AT_FUNCTIONS, -(int)head->id);
+    int prototype = (int)lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    int key = prototype * LOOP_KINDS + 2 * range + boolean;
     lua_rawgeti(L, AT_LOOPS, key);
     if (!lua_isnil(L, -1))
         return;
@@ -286,6 +301,7 @@ static void push_loop(struct tide_runner *runner, int boolean)
     lua_pushboolean(L, range);
     lua_pushboolean(L, boolean);
     lua_call(L, 2, 1);
+    count_entry(L, AT_LOOPS, LOOPS_MAX);
     lua_pushvalue(L, -1);
     lua_rawseti(L, AT_LOOPS, key);
 }
@@ -415,5 +431,6 @@ void tide_runner_enter(struct tide_runner *runner)
     lua_settop(L, 0);
     lua_pushcfunction(L, tide_error_handler);
     lua_settop(L, AT_FUNCTION);
-    forget_functions(L);
+    forget(L, AT_FUNCTIONS);
+    forget(L, AT_LOOPS);
 }
