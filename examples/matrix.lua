@@ -63,6 +63,6 @@ tidemill.with(function(pool)
     for j = 1, size do assert(parallel[i][j] == plain[i][j]) end
     trace = trace + parallel[i][i]
   end
-  print(("%dx%d by rows: %.3f s with %d workers, %.3f s in one process; trace %d"):format(size, size,
-    parallel_time, pool.processes, plain_time, trace))
+  print(("%dx%d by rows: %.3f s with %d workers, %.3f s in one process; trace %d"):format(
+    size, size, parallel_time, pool.processes, plain_time, trace))
 end)

@@ -23,8 +23,8 @@ function tidemill.pool(options)
   return pool.new(options, "tidemill.pool")
 end
 
---- Run `fn(pool)` with a new pool and return what it returns. When it returns, what is outstanding is
---- waited for; when it raises, the pool is terminated and the same error raised.
+--- Run `fn(pool)` with a new pool and return what it returns. When it returns, what is outstanding
+--- is waited for; when it raises, the pool is terminated and the same error raised.
 ---@param options? integer|tidemill.PoolOptions  may be left out
 ---@param fn fun(pool: tidemill.Pool): any ...
 ---@return any ...

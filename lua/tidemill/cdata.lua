@@ -1,45 +1,63 @@
---- How FFI scalars and arrays of them travel: the name of their type and their bytes.
+--- How FFI values travel: the name of their type and their bytes. Scalars, structs, unions and
+--- enums that have a name, and arrays of them. A struct's type must be declared in the worker too,
+--- and what its fields point to does not travel: the bytes are copied as they are.
 
 local ffi = require "ffi"
 
 local cdata = {}
 
-local scalars = {}
-for name in ([[int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t float double]])
-  :gmatch "%S+" do
+local scalars = { complex = true, ["complex float"] = true, bool = true }
+local names = "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t char float double"
+for name in names:gmatch "%S+" do
   scalars[tostring(ffi.typeof(name)):match "^ctype<(.*)>$"] = true
 end
-scalars["complex"], scalars["complex float"] = true, true
-scalars["bool"], scalars["char"] = true, true
 
-local function base_of(name)
-  return (name:match "^(.-) %[%d+%]$" or name)
+--- The type of one element, and the dimensions behind it: "double", "[2][3]".
+local function split(name)
+  local element, dimensions = name:match "^(.-) ?(%[[%d%[%]?]*%])$"
+  return element or name, dimensions or ""
+end
+
+local function can_travel(element)
+  return scalars[element] or element:match "^struct [%a_][%w_]*$"
+    or element:match "^union [%a_][%w_]*$" or element:match "^enum [%a_][%w_]*$"
 end
 
 --- Take a value apart.
 ---@param value ffi.cdata*
 ---@return string? type, string bytes_or_what  nil and what it is, if it cannot travel
 function cdata.encode(value)
-  local name = tostring(ffi.typeof(value)):match "^ctype<(.*)>$"
-  if not scalars[base_of(name)] then
-    return nil, name:find("[*&]") and "a pointer (" .. name .. ")" or "cdata of type " .. name
+  local name = tostring(ffi.typeof(value)):match "^ctype<(.-) ?&?>$"
+  local element, dimensions = split(name)
+  if not can_travel(element) then
+    local is_pointer = name:find("*", 1, true) or name:find("(", 1, true)
+    return nil, (is_pointer and "a pointer (%s)" or "cdata of the unnamed type '%s'"):format(name)
   end
-  if name:find "%[" then return name, ffi.string(value, ffi.sizeof(value)) end
-  local box = ffi.new(ffi.typeof("$[1]", ffi.typeof(value)), value)
+  if dimensions ~= "" or element:find "^[su]%w+ " then
+    return name, ffi.string(ffi.cast("const char *", value), ffi.sizeof(value))
+  end
+  local box = ffi.new(element .. "[1]", value)
   return name, ffi.string(box, ffi.sizeof(box))
 end
 
 --- Put a value together again.
 ---@param name string
 ---@param bytes string
----@return ffi.cdata*? value  nil if the two do not fit
+---@return ffi.cdata*? value  nil if the two do not fit, or the type is not declared here
 function cdata.decode(name, bytes)
-  if not scalars[base_of(name)] then return nil end
-  local is_array = name:find "%["
-  local box = ffi.new(is_array and name or name .. "[1]")
-  if ffi.sizeof(box) ~= #bytes then return nil end
-  ffi.copy(box, bytes, #bytes)
-  return is_array and box or box[0]
+  local element, dimensions = split(name)
+  if not can_travel(element) then return nil end
+  local is_scalar = dimensions == "" and not element:find "^[su]%w+ "
+  local type = ffi.typeof(is_scalar and element .. "[1]" or name)
+  local value
+  if dimensions:find("?", 1, true) then
+    value = type(#bytes / ffi.sizeof(element))
+  else
+    value = type()
+  end
+  if ffi.sizeof(value) ~= #bytes then return nil end
+  ffi.copy(value, bytes, #bytes)
+  return is_scalar and value[0] or value
 end
 
 return cdata

@@ -3,7 +3,7 @@
 local errors = {}
 
 ---@class tidemill.Error
----@field kind "task"|"worker"|"timeout"|"cancelled"|"terminated"|"closed"|"encode"|"decode"|"broken"|"init"
+---@field kind "task"|"worker"|"timeout"|"terminated"|"closed"|"encode"|"decode"|"broken"|"init"
 ---@field message string
 ---@field traceback? string  the worker's, with the script's file and line
 ---@field value? any         what the job raised, whatever its type

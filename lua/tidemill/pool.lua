@@ -3,6 +3,7 @@
 local check = require "tidemill.check"
 local core = require "tidemill.core"
 local errors = require "tidemill.errors"
+local functions = require "tidemill.functions"
 local range = require "tidemill.range"
 local result = require "tidemill.result"
 
@@ -152,6 +153,13 @@ local function check_options(self, method, options)
   return options.chunksize or self._chunksize or 0, options.errors == "collect"
 end
 
+local function check_function(method, f)
+  local resolved, problem = functions.resolve(f)
+  if resolved then return resolved end
+  local shown = type(f) == "string" and ("f '%s': "):format(f) or "f: "
+  check.fail("pool:" .. method, shown .. problem, 4)
+end
+
 local function pull(iterator)
   local items, count = {}, 0
   for item in iterator do
@@ -171,7 +179,7 @@ end
 
 local function start(self, method, f, items, options, flags)
   check_self(self, method)
-  check.type("pool:" .. method, "f", f, "function", 3)
+  f = check_function(method, f)
   local chunksize, collect = check_options(self, method, options)
   check_open(self, method)
   local list, total, first, step = check_items(method, items)
@@ -225,7 +233,7 @@ end
 
 local function start_call(self, method, f, args)
   check_self(self, method)
-  check.type("pool:" .. method, "f", f, "function", 3)
+  f = check_function(method, f)
   check.type("pool:" .. method, "args", args, "table/nil", 3)
   check_open(self, method)
   hide(self._hidden)
