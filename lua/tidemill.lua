@@ -1,5 +1,6 @@
 --- Parallel compute scripted in Lua: pools of worker processes.
 
+local check = require "tidemill.check"
 local columns = require "tidemill.columns"
 local core = require "tidemill.core"
 local errors = require "tidemill.errors"
@@ -44,6 +45,19 @@ function tidemill.with(options, fn)
     return ...
   end
   return close(pcall(fn, made))
+end
+
+--- Let values with this metatable keep their class across processes: what comes back has this very
+--- metatable. Workers of pools made afterwards know it. A metatable that a module owns needs no
+--- registering; others travel as part of the value.
+---@param name string
+---@param metatable table
+function tidemill.register(name, metatable)
+  check.type("tidemill.register", "name", name, "string", 2)
+  check.type("tidemill.register", "metatable", metatable, "table", 2)
+  if name == "" then check.fail("tidemill.register", "name must not be empty", 2) end
+  core.register(name, metatable)
+  pool.classes[name] = metatable
 end
 
 --- Processors this process may use: affinity and cgroup quota; at least 1.

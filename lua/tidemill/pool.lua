@@ -7,7 +7,7 @@ local functions = require "tidemill.functions"
 local range = require "tidemill.range"
 local result = require "tidemill.result"
 
-local pool = {}
+local pool = { classes = {} } -- registered metatables by name; every new worker gets them
 
 ---@class tidemill.Pool
 ---@field processes integer  workers it was made with
@@ -86,11 +86,15 @@ end
 local function config_of(options)
   local where = {
     path = package.path, cpath = package.cpath, cwd = core.cwd(),
-    preload = options.preload, name = options.name,
+    preload = options.preload, name = options.name, classes = pool.classes,
   }
   local args = options.initargs or {}
   hide(nil)
-  return core.encode(where) .. core.encode(options.initializer, unpack(args, 1, args.n or #args))
+  core.plain_classes(true)
+  local ok, head = pcall(core.encode, where)
+  core.plain_classes(false)
+  if not ok then error(head, 0) end
+  return head .. core.encode(options.initializer, unpack(args, 1, args.n or #args))
 end
 
 local function raise_start(failure)

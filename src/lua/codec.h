@@ -23,16 +23,19 @@
  *             LATER_TABLE                      a table whose body follows at the
  *                                              end: so depth costs no recursion
  *             NAME module field                what `require` finds there; the
- *                                              module itself for an empty field
+ *                                              module itself for an empty field;
+ *                                              for an empty module a class that
+ *                                              was registered by the field's name
  *             FUNCTION u32 u32 bytecode        length and digest
  *                      environment upvalues
  *             CDATA type bytes
+ *             HOOKED metatable value           what its encode hook made of it
  *
  *   environment   GLOBALS (name value)... NIL  captured globals, or
  *                 TABLE value                  the function's own environment
  *   upvalues      varint, then each: NEW value | JOIN varint (a cell seen before)
  *
- * Objects (tables, functions) are numbered from 0 in the order in which their
+ * Objects (tables, functions, what is hooked) are numbered from 0 in the order in which their
  * tags occur, cells of upvalues likewise. Integers are little-endian.
  */
 #ifndef TIDE_LUA_CODEC_H
@@ -71,6 +74,7 @@ enum tide_tag {
     TIDE_TAG_NAME,
     TIDE_TAG_FUNCTION,
     TIDE_TAG_CDATA,
+    TIDE_TAG_HOOKED,
     TIDE_TAG_SHORT_STRING = 0x80,
     TIDE_TAG_SMALL_INT = 0xc0
 };
@@ -96,7 +100,8 @@ struct tide_codec {
     struct tide_bytecode_format format;
     int captures_globals;          /* the bytecode format is known */
     struct tide_ptrmap seen;       /* of the message being encoded */
-    struct tide_cell_owner *cells; /* of the message being decoded */
+    struct tide_cell_owner *cells; /* of the messages being decoded */
+    uint32_t cell_count;
     size_t cell_capacity;
     int cdata_encode; /* registry references of the helpers in Lua, or 0 */
     int cdata_decode;
@@ -107,6 +112,7 @@ struct tide_codec {
     uint32_t
         root_prototype; /* of the function decoded last as a message's first
                                 object; the same number for the same bytecode */
+    int plain_classes;  /* registered classes go by value, not by name */
     int hidden_globals; /* registry reference: a set of names never captured */
 };
 

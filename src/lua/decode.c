@@ -114,11 +114,35 @@ static int require_module(struct tide_decoder *d)
     return tide_decoder_fail(d, text);
 }
 
+/* Replace the empty module on top by the class whose name follows. */
+static int decode_class(struct tide_decoder *d)
+{
+    lua_State *L = d->L;
+    char text[TIDE_ERROR_TEXT_BYTES];
+    if (decode_text(d) != 0)
+        return -1;
+    tide_names_push_class(L, lua_gettop(L));
+    if (lua_isnil(L, -1)) {
+        snprintf(text, sizeof text,
+                 "the class '%s' is not registered here (register it before "
+                 "the pool is made, or in the worker)",
+                 lua_tostring(L, -2));
+        return tide_decoder_fail(d, text);
+    }
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+    return 0;
+}
+
 static int decode_name(struct tide_decoder *d)
 {
     lua_State *L = d->L;
     char text[TIDE_ERROR_TEXT_BYTES];
-    if (decode_text(d) != 0 || require_module(d) != 0 || decode_text(d) != 0)
+    if (decode_text(d) != 0)
+        return -1;
+    if (lua_objlen(L, -1) == 0)
+        return decode_class(d);
+    if (require_module(d) != 0 || decode_text(d) != 0)
         return -1;
     if (lua_objlen(L, -1) == 0) {
         lua_pop(L, 1);
@@ -298,6 +322,8 @@ static int decode_tagged(struct tide_decoder *d, unsigned tag)
         return tide_decode_function(d);
     case TIDE_TAG_CDATA:
         return decode_cdata(d);
+    case TIDE_TAG_HOOKED:
+        return tide_decode_hooked(d);
     default:
         return tide_decoder_fail_bytes(d);
     }
@@ -344,6 +370,8 @@ int tide_decode(struct tide_codec *codec, lua_State *L,
     unsigned head = tide_read_byte(&d.in);
     uint64_t values =
         (head & TIDE_HEAD_MULTI) != 0 ? tide_read_varint(&d.in) : 1;
+    uint32_t cells = codec->cell_count; /* a hook may decode within this */
+    d.first_cell = cells;
     int failed = d.in.bad || (head & ~(unsigned)TIDE_HEAD_ALL) != 0 ||
                  !lua_checkstack(L, 3 * TIDE_DECODE_SLOTS);
     if (failed) {
@@ -364,6 +392,7 @@ int tide_decode(struct tide_codec *codec, lua_State *L,
         for (; kept > 0 && !failed; kept--)
             lua_remove(L, top + 1);
     }
+    codec->cell_count = cells;
     if (failed) {
         lua_settop(L, top);
         return TIDE_EINVAL;

@@ -158,7 +158,7 @@ static int decode_environment(struct tide_decoder *d, int function)
 static int add_cell(struct tide_decoder *d, uint32_t function, uint32_t upvalue)
 {
     struct tide_codec *codec = d->codec;
-    if (d->cell_count == codec->cell_capacity) {
+    if (codec->cell_count == codec->cell_capacity) {
         size_t capacity = codec->cell_capacity ? codec->cell_capacity * 2 : 64;
         struct tide_cell_owner *cells =
             realloc(codec->cells, capacity * sizeof *cells);
@@ -167,7 +167,7 @@ static int add_cell(struct tide_decoder *d, uint32_t function, uint32_t upvalue)
         codec->cells = cells;
         codec->cell_capacity = capacity;
     }
-    codec->cells[d->cell_count++] =
+    codec->cells[codec->cell_count++] =
         (struct tide_cell_owner){ function, upvalue };
     return 0;
 }
@@ -176,9 +176,10 @@ static int join_upvalue(struct tide_decoder *d, int function, uint32_t upvalue)
 {
     lua_State *L = d->L;
     uint64_t cell = tide_read_varint(&d->in);
-    if (d->in.bad || !d->numbered || cell >= d->cell_count)
+    if (d->in.bad || !d->numbered ||
+        cell >= d->codec->cell_count - d->first_cell)
         return tide_decoder_fail_bytes(d);
-    struct tide_cell_owner owner = d->codec->cells[cell];
+    struct tide_cell_owner owner = d->codec->cells[d->first_cell + cell];
     lua_rawgeti(L, d->base, (int)owner.function + 1);
     lua_upvaluejoin(L, function, (int)upvalue, -1, (int)owner.upvalue);
     lua_pop(L, 1);

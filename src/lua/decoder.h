@@ -20,7 +20,7 @@ struct tide_decoder {
     int depth;
     int numbered; /* objects are kept by number */
     uint32_t object_count;
-    uint32_t cell_count;
+    uint32_t first_cell; /* in the codec's list */
     uint32_t later_count;
     int later; /* stack index of the numbers of later tables */
 };
@@ -34,6 +34,7 @@ uint32_t tide_decoder_number(struct tide_decoder *d);
 
 /** Push one value, for which the caller has room. @return 0, -1 */
 int tide_decode_value(struct tide_decoder *d);
+int tide_decode_hooked(struct tide_decoder *d);
 int tide_decode_function(struct tide_decoder *d);
 
 #endif

@@ -7,6 +7,7 @@
  * Stack of the Lua state while a message is written, from `base` on:
  *   base      the list of later tables, nil until there is one
  *   base + 1  the set of globals captured in this message, nil likewise
+ *   base + 2  what hooks have made, kept until the message is complete
  *   ...       three values per level: table, key, value
  *
  * No value is allocated for plain data. A failure unwinds through the levels,
@@ -218,12 +219,12 @@ int tide_encode_name(struct tide_encoder *e, const struct tide_name *name)
 /* Refer to an object seen before, or number a new one. 1: it was referred to. */
 int tide_encoder_refer(struct tide_encoder *e, const void *object)
 {
-    uint32_t number = tide_ptrmap_get(&e->codec->seen, object, UINT32_MAX);
+    uint32_t number = tide_ptrmap_get(e->seen, object, UINT32_MAX);
     if (number != UINT32_MAX) {
         e->head |= TIDE_HEAD_REFS;
         return tide_encoder_put_tagged(e, TIDE_TAG_REF, number) ? -1 : 1;
     }
-    if (tide_ptrmap_add(&e->codec->seen, object, e->object_count++) != 0)
+    if (tide_ptrmap_add(e->seen, object, e->object_count++) != 0)
         return tide_encoder_fail_memory(e);
     return 0;
 }
@@ -285,12 +286,15 @@ static int encode_entries(struct tide_encoder *e, int index, size_t head,
     return 0;
 }
 
-static int encode_metatable(struct tide_encoder *e, int index)
+int tide_encode_metatable(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
     lua_getmetatable(L, index);
     const struct tide_name *name =
         tide_names_find(&e->codec->names, lua_topointer(L, -1));
+    if (name != NULL && name->kind == TIDE_NAME_CLASS &&
+        e->codec->plain_classes)
+        name = NULL;
     int failed = name != NULL ? tide_encode_name(e, name)
                               : tide_encode_value(e, lua_gettop(L));
     lua_pop(L, 1);
@@ -320,7 +324,7 @@ static int encode_table_body(struct tide_encoder *e, int index)
     e->out->used += count_bytes;
     e->depth++;
     int failed = encode_entries(e, index, head, small) ||
-                 (has_meta && encode_metatable(e, index));
+                 (has_meta && tide_encode_metatable(e, index));
     e->depth--;
     return failed ? -1 : 0;
 }
@@ -342,8 +346,11 @@ static int encode_table(struct tide_encoder *e, int index)
 {
     const void *object = lua_topointer(e->L, index);
     const struct tide_name *name = tide_names_find(&e->codec->names, object);
-    if (name != NULL && name->kind != TIDE_NAME_METATABLE)
+    if (name != NULL && name->kind < TIDE_NAME_METATABLE)
         return tide_encode_name(e, name);
+    int hooked = tide_encode_hooked(e, index);
+    if (hooked != 0)
+        return hooked < 0 ? -1 : 0;
     int referred = tide_encoder_refer(e, object);
     if (referred != 0)
         return referred < 0 ? -1 : 0;
@@ -352,6 +359,15 @@ static int encode_table(struct tide_encoder *e, int index)
 }
 
 /* ---- values ---- */
+
+static int encode_userdata(struct tide_encoder *e, int index)
+{
+    int hooked = tide_encode_hooked(e, index);
+    if (hooked != 0)
+        return hooked < 0 ? -1 : 0;
+    return tide_encoder_fail(e, "userdata (build it in the worker: require it "
+                                "there, or use an initializer)");
+}
 
 int tide_encode_value(struct tide_encoder *e, int index)
 {
@@ -376,9 +392,7 @@ int tide_encode_value(struct tide_encoder *e, int index)
     case LUA_TLIGHTUSERDATA:
         return tide_encoder_fail(e, "a pointer");
     default:
-        return tide_encoder_fail(
-            e, "userdata (build it in the worker: require it there, "
-               "or use an initializer)");
+        return encode_userdata(e, index);
     }
 }
 
@@ -405,35 +419,88 @@ static int report(struct tide_encoder *e)
                      e->path[0] ? ": " : "", e->reason);
 }
 
+/* One message from the values at `first`. */
+static int encode_message(struct tide_encoder *e, int first, int count)
+{
+    lua_State *L = e->L;
+    size_t start = e->out->used;
+    int top = lua_gettop(L);
+    e->base = top + 1;
+    tide_ptrmap_clear(e->seen);
+    if (!lua_checkstack(L, 2 * TIDE_LEVEL_SLOTS))
+        return tide_encoder_fail_memory(e);
+    lua_settop(L, top + 3);
+    int failed = tide_encoder_put_byte(e, e->head);
+    if (!failed && (e->head & TIDE_HEAD_MULTI) != 0)
+        failed = tide_encoder_put_varint(e, (uint64_t)count);
+    for (int i = 0; i < count && !failed; i++)
+        failed = tide_encode_value(e, first + i);
+    if (!failed)
+        failed = encode_later(e);
+    lua_settop(L, top);
+    if (failed)
+        e->out->used = start;
+    else
+        e->out->data[start] = (unsigned char)e->head;
+    return failed;
+}
+
+/* As a C function of its own: the encoder, then the values. */
+static int encode_protected(lua_State *L)
+{
+    struct tide_encoder *e = lua_touserdata(L, 1);
+    if (encode_message(e, 2, lua_gettop(L) - 1) != 0)
+        lua_pushboolean(L, 0);
+    else
+        lua_pushboolean(L, 1);
+    return 1;
+}
+
+/*
+ * Once more for a message with hooks: with a map of its own, since a hook may
+ * encode something itself, and under lua_pcall(), since a hook may change a table
+ * that is being walked.
+ */
+static int encode_with_hooks(struct tide_encoder *e, int first, int count)
+{
+    lua_State *L = e->L;
+    struct tide_ptrmap seen = { 0 };
+    size_t start = e->out->used;
+    int top = lua_gettop(L);
+    e->seen = &seen;
+    e->runs_hooks = 1;
+    if (!lua_checkstack(L, count + 2))
+        return tide_encoder_fail_memory(e);
+    lua_pushcfunction(L, encode_protected);
+    lua_pushlightuserdata(L, e);
+    for (int i = 0; i < count; i++)
+        lua_pushvalue(L, first + i);
+    int failed = lua_pcall(L, count + 1, 1, 0);
+    if (failed) {
+        e->out->used = start;
+        tide_encoder_fail(e, "a value that changed while it was sent");
+    }
+    failed = failed || !lua_toboolean(L, -1);
+    tide_ptrmap_free(&seen);
+    lua_settop(L, top);
+    return failed;
+}
+
 int tide_encode(struct tide_codec *codec, lua_State *L,
                 struct tide_buffer *buffer, int first, int count, unsigned head,
                 struct tide_error *err)
 {
-    size_t start = buffer->used;
-    int top = lua_gettop(L);
-    struct tide_encoder e = { .codec = codec,
-                              .L = L,
-                              .out = buffer,
-                              .err = err,
-                              .base = top + 1,
-                              .head = head };
-    tide_ptrmap_clear(&codec->seen);
-    if (!lua_checkstack(L, 2 * TIDE_LEVEL_SLOTS))
-        return tide_fail(err, TIDE_ENOMEM, "no stack left to send it");
-    lua_pushnil(L);
-    lua_pushnil(L);
-    int failed = tide_encoder_put_byte(&e, head);
-    if (!failed && (head & TIDE_HEAD_MULTI) != 0)
-        failed = tide_encoder_put_varint(&e, (uint64_t)count);
-    for (int i = 0; i < count && !failed; i++)
-        failed = tide_encode_value(&e, first + i);
-    if (!failed)
-        failed = encode_later(&e);
-    lua_settop(L, top);
-    if (failed) {
-        buffer->used = start;
-        return report(&e);
+    const struct tide_encoder fresh = { .codec = codec,
+                                        .seen = &codec->seen,
+                                        .L = L,
+                                        .out = buffer,
+                                        .err = err,
+                                        .head = head };
+    struct tide_encoder e = fresh;
+    int failed = encode_message(&e, first, count);
+    if (failed && e.wants_hooks) {
+        e = fresh;
+        failed = encode_with_hooks(&e, first, count);
     }
-    buffer->data[start] = (unsigned char)e.head;
-    return TIDE_OK;
+    return failed ? report(&e) : TIDE_OK;
 }

@@ -137,10 +137,10 @@ static int encode_upvalue(struct tide_encoder *e, int index, int number)
 {
     lua_State *L = e->L;
     const void *cell = lua_upvalueid(L, index, number);
-    uint32_t known = tide_ptrmap_get(&e->codec->seen, cell, UINT32_MAX);
+    uint32_t known = tide_ptrmap_get(e->seen, cell, UINT32_MAX);
     if (known != UINT32_MAX)
         return tide_encoder_put_tagged(e, TIDE_CELL_JOIN, known);
-    if (tide_ptrmap_add(&e->codec->seen, cell, e->cell_count++) != 0)
+    if (tide_ptrmap_add(e->seen, cell, e->cell_count++) != 0)
         return tide_encoder_fail_memory(e);
     const char *name = lua_getupvalue(L, index, number);
     if (tide_encoder_put_byte(e, TIDE_CELL_NEW) != 0)

@@ -7,11 +7,16 @@
 
 #include "lua/codec.h"
 
-enum { TIDE_LEVEL_SLOTS = 8 /* of the Lua stack, that a level may use */ };
+enum {
+    TIDE_LEVEL_SLOTS = 8, /* of the Lua stack, that a level may use */
+    TIDE_ENCODER_KEPT =
+        2 /* base + this: what must live as long as the message */
+};
 
 /** One message on its way; see encode.c for the stack from `base` on. */
 struct tide_encoder {
     struct tide_codec *codec;
+    struct tide_ptrmap *seen; /* objects and cells of the message */
     lua_State *L;
     struct tide_buffer *out;
     struct tide_error *err;
@@ -21,6 +26,8 @@ struct tide_encoder {
     uint32_t object_count;
     uint32_t cell_count;
     unsigned head;
+    int runs_hooks;    /* protected: a hook may be called */
+    int wants_hooks;   /* one is needed: start again, protected */
     int path_is_field; /* the path so far begins with a field */
     char path[TIDE_ERROR_TEXT_BYTES];
     const char *reason;
@@ -50,6 +57,10 @@ int tide_encoder_refer(struct tide_encoder *e, const void *object);
 
 int tide_encode_name(struct tide_encoder *e, const struct tide_name *name);
 int tide_encode_string(struct tide_encoder *e, int index);
+/** Write the metatable of the value at `index`, which has one. */
+int tide_encode_metatable(struct tide_encoder *e, int index);
+/** Write a table or userdata by its hook. @return 1; 0 if it has none; -1 */
+int tide_encode_hooked(struct tide_encoder *e, int index);
 int tide_encode_function(struct tide_encoder *e, int index);
 int tide_encode_value(struct tide_encoder *e, int index);
 

@@ -349,6 +349,22 @@ static int core_decode(lua_State *L)
     return lua_error(L);
 }
 
+/* register(name, metatable) */
+static int core_register(lua_State *L)
+{
+    luaL_checkstring(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    tide_names_register(&tide_codec_of(L)->names, L, 1, 2);
+    return 0;
+}
+
+/* plain_classes(on): registered classes go by value, to be registered there */
+static int core_plain_classes(lua_State *L)
+{
+    tide_codec_of(L)->plain_classes = lua_toboolean(L, 1);
+    return 0;
+}
+
 /* hide_globals(set): globals never captured, assigned by an initializer */
 static int core_hide_globals(lua_State *L)
 {
@@ -469,6 +485,8 @@ int tide_open_core(lua_State *L)
         { "stats", core_stats },
         { "encode", core_encode },
         { "decode", core_decode },
+        { "register", core_register },
+        { "plain_classes", core_plain_classes },
         { "hide_globals", core_hide_globals },
         { "assigned_globals", core_assigned_globals },
         { "worker", core_worker },

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define KEY_CLASSES "tidemill.classes" /* registry: name -> metatable */
+
 /* Keep the value on top alive for as long as the state, and pop it. */
 static void anchor(struct tide_names *names, lua_State *L)
 {
@@ -155,6 +157,40 @@ void tide_names_refresh(struct tide_names *names, lua_State *L)
     lua_pop(L, 1);
     if (count != names->loaded_count)
         tide_names_rescan(names, L);
+}
+
+void tide_names_push_class(lua_State *L, int index)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, KEY_CLASSES);
+    if (!lua_istable(L, -1))
+        return;
+    lua_pushvalue(L, index);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+}
+
+void tide_names_register(struct tide_names *names, lua_State *L, int name,
+                         int index)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, KEY_CLASSES);
+    if (!lua_istable(L, -1)) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_setfield(L, LUA_REGISTRYINDEX, KEY_CLASSES);
+    }
+    lua_pushvalue(L, name);
+    lua_pushvalue(L, index);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+    lua_pushvalue(L, name);
+    anchor(names, L);
+    const char *text = lua_tostring(L, name);
+    add(names, L, index, TIDE_NAME_CLASS, "", text);
+    uint32_t at =
+        tide_ptrmap_get(&names->index, lua_topointer(L, index), UINT32_MAX);
+    if (at != UINT32_MAX) /* it may have had the name of a module's field */
+        names->names[at] = (struct tide_name){ TIDE_NAME_CLASS, "", text };
 }
 
 void tide_names_init(struct tide_names *names, lua_State *L)

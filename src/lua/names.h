@@ -15,9 +15,10 @@
 #include <stdint.h>
 
 enum tide_name_kind {
-    TIDE_NAME_STANDARD, /* there in every fresh state */
-    TIDE_NAME_MODULE,   /* found by `require` */
-    TIDE_NAME_METATABLE /* a table inside a module: by name only as metatable */
+    TIDE_NAME_STANDARD,  /* there in every fresh state */
+    TIDE_NAME_MODULE,    /* found by `require` */
+    TIDE_NAME_METATABLE, /* a table in a module: by name only as metatable */
+    TIDE_NAME_CLASS      /* a metatable that was registered; module is "" */
 };
 
 struct tide_name {
@@ -42,6 +43,16 @@ void tide_names_free(struct tide_names *names);
 
 /** Learn modules loaded since the last call; cheap when there are none. */
 void tide_names_refresh(struct tide_names *names, lua_State *L);
+
+/**
+ * Register the metatable at `index`; the text at `name` names it. A name that is
+ * taken means the new one from now on.
+ */
+void tide_names_register(struct tide_names *names, lua_State *L, int name,
+                         int index);
+
+/** Push the metatable registered by the name at `index`, or nil. */
+void tide_names_push_class(lua_State *L, int index);
 
 /** Walk all modules again, for what they got since they were loaded. */
 void tide_names_rescan(struct tide_names *names, lua_State *L);

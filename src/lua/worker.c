@@ -3,7 +3,8 @@
  * it: a fresh state for the price of a fork, with nothing of the host's in it.
  *
  * What a worker starts with is the pool's config block, two messages:
- *   1. a table: path, cpath, cwd, name, preload (a list of modules), seed
+ *   1. a table: path, cpath, cwd, name, preload (a list of modules), classes
+ *      (registered metatables by name)
  *   2. the initializer and its arguments, or nil
  * The first must be in force before the second is decoded, since functions may
  * name modules that are found on the script's search path. A failure goes into a
@@ -102,6 +103,20 @@ static void require_all(lua_State *L)
     lua_pop(L, 1);
 }
 
+/* The script's classes, by name in the field `classes` of the table on top. */
+static void register_classes(lua_State *L)
+{
+    lua_getfield(L, -1, "classes");
+    int classes = lua_gettop(L);
+    lua_pushnil(L);
+    while (lua_next(L, classes) != 0) {
+        tide_names_register(&tide_codec_of(L)->names, L, classes + 1,
+                            classes + 2);
+        lua_settop(L, classes + 1);
+    }
+    lua_settop(L, classes - 1);
+}
+
 static int decode_next(lua_State *L, const unsigned char **at,
                        const unsigned char *end)
 {
@@ -128,6 +143,7 @@ static int start(lua_State *L)
     set_search_path(L, "cpath");
     lua_getfield(L, -1, "name");
     lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_POOL_NAME);
+    register_classes(L);
     lua_getfield(L, -1, "cwd");
     if (lua_isstring(L, -1) && chdir(lua_tostring(L, -1)) != 0)
         luaL_error(L, "cannot change to directory '%s'", lua_tostring(L, -1));
