@@ -128,9 +128,9 @@ end
 
 -- ---- arguments ----
 
-local function check_self(self, method)
+local function check_self(self, method, level)
   if getmetatable(self) ~= Pool_mt then
-    check.fail("pool:" .. method, "call it with a colon", 3)
+    check.fail("pool:" .. method, "call it with a colon", level or 3)
   end
 end
 
@@ -182,7 +182,7 @@ local function check_items(method, items)
 end
 
 local function start(self, method, f, items, options, flags)
-  check_self(self, method)
+  check_self(self, method, 4)
   f = check_function(method, f)
   local chunksize, collect = check_options(self, method, options)
   check_open(self, method)
@@ -236,7 +236,7 @@ function Pool:starmap_async(f, items, options)
 end
 
 local function start_call(self, method, f, args)
-  check_self(self, method)
+  check_self(self, method, 4)
   f = check_function(method, f)
   check.type("pool:" .. method, "args", args, "table/nil", 3)
   check_open(self, method)
@@ -287,6 +287,7 @@ function Pool:join(timeout)
   core.step(self._core) -- the last result is in: the workers may go
   while true do
     local outcome = core.join(self._core, deadline and math.max(0, deadline - core.now()))
+    if outcome == "done" then core.release(self._core) end
     if outcome ~= "interrupted" then return outcome == "done" end
   end
 end
@@ -295,6 +296,7 @@ end
 function Pool:terminate()
   check_self(self, "terminate")
   core.kill(self._core)
+  core.release(self._core)
 end
 
 --- The pids of the workers.
@@ -304,7 +306,8 @@ function Pool:workers()
   return core.workers(self._core)
 end
 
---- What each worker has done: `pid`, `items`, `chunks`, `busy` (seconds), `restarts`.
+--- What each worker has done: `pid`, `items`, `chunks`, `busy` (seconds), `restarts`. Empty once
+--- the pool has ended.
 ---@return table[]
 function Pool:stats()
   check_self(self, "stats")

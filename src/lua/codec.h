@@ -31,8 +31,10 @@
  *             CDATA type bytes
  *             HOOKED metatable value           what its encode hook made of it
  *
- *   environment   GLOBALS (name value)... NIL  captured globals, or
- *                 TABLE value                  the function's own environment
+ *   environment   GLOBALS varint (name value)... NIL
+ *                                              which one, and what was captured
+ *                                              from it, or
+ *                 TABLE value                  the function's own, as it is
  *   upvalues      varint, then each: NEW value | JOIN varint (a cell seen before)
  *
  * Objects (tables, functions, what is hooked) are numbered from 0 in the order in which their

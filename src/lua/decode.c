@@ -6,7 +6,7 @@
  *
  * Stack of the Lua state while a message is read, from `base` on:
  *   base      objects by number (from 1), nil if nothing refers back
- *   base + 1  the environment of captured globals, nil until there is one
+ *   base + 1  the environments of captured globals, nil until there is one
  *   ...       the values
  */
 #include "lua/decoder.h"

@@ -103,41 +103,67 @@ static int make_closure(struct tide_decoder *d, const struct bytecode *code,
     return 0;
 }
 
-/* The environment in which captured globals stand before the state's own. */
-static void push_captured_globals(struct tide_decoder *d)
+/*
+ * Push environment `number` of the message, in which captured globals stand before
+ * the state's own. They are kept in a table at base + 1.
+ */
+static void push_environment(struct tide_decoder *d, int number)
 {
     lua_State *L = d->L;
     if (lua_isnil(L, d->base + 1)) {
         lua_newtable(L);
-        lua_createtable(L, 0, 2);
-        lua_pushvalue(L, LUA_GLOBALSINDEX);
-        lua_setfield(L, -2, "__index");
-        lua_pushvalue(L, LUA_GLOBALSINDEX);
-        lua_setfield(L, -2, "__newindex");
-        lua_setmetatable(L, -2);
         lua_replace(L, d->base + 1);
     }
-    lua_pushvalue(L, d->base + 1);
+    lua_rawgeti(L, d->base + 1, number);
+    if (!lua_isnil(L, -1))
+        return;
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_createtable(L, 0, 2);
+    lua_pushvalue(L, LUA_GLOBALSINDEX);
+    lua_setfield(L, -2, "__index");
+    lua_pushvalue(L, LUA_GLOBALSINDEX);
+    lua_setfield(L, -2, "__newindex");
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, d->base + 1, number);
+}
+
+static int has_environment(struct tide_decoder *d, int number)
+{
+    if (lua_isnil(d->L, d->base + 1))
+        return 0;
+    lua_rawgeti(d->L, d->base + 1, number);
+    int has = !lua_isnil(d->L, -1);
+    lua_pop(d->L, 1);
+    return has;
 }
 
 static int decode_globals(struct tide_decoder *d, int function)
 {
     lua_State *L = d->L;
+    uint64_t wide = tide_read_varint(&d->in);
+    int number = (int)wide;
+    if (d->in.bad || wide > INT32_MAX)
+        return tide_decoder_fail_bytes(d);
     for (;;) {
         if (tide_decode_value(d) != 0)
             return -1;
         if (lua_isnil(L, -1))
             break;
+        if (lua_type(L, -1) != LUA_TSTRING)
+            return tide_decoder_fail_bytes(d);
         if (tide_decode_value(d) != 0)
             return -1;
-        push_captured_globals(d);
+        push_environment(d, number);
         lua_insert(L, -3);
         lua_rawset(L, -3);
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
-    if (!lua_isnil(L, d->base + 1)) {
-        push_captured_globals(d);
+    /* Nothing captured: the state's globals will do. */
+    if (has_environment(d, number)) {
+        push_environment(d, number);
         lua_setfenv(L, function);
     }
     return 0;

@@ -6,7 +6,7 @@
  *
  * Stack of the Lua state while a message is written, from `base` on:
  *   base      the list of later tables, nil until there is one
- *   base + 1  the set of globals captured in this message, nil likewise
+ *   base + 1  the names of globals captured, by environment, nil likewise
  *   base + 2  what hooks have made, kept until the message is complete
  *   ...       three values per level: table, key, value
  *

@@ -35,103 +35,170 @@ static int encode_bytecode(struct tide_encoder *e, int index, size_t *code)
     return 0;
 }
 
-/* Note a global that is read, once a message: into the set, and the list in it. */
-static void note_global(void *context, const char *name, size_t length,
-                        int written)
-{
-    struct tide_encoder *e = context;
-    lua_State *L = e->L;
-    if (written)
-        return;
-    lua_pushlstring(L, name, length);
-    lua_pushvalue(L, -1);
-    lua_rawget(L, e->base + 1);
-    if (lua_isnil(L, -1)) {
-        lua_pushvalue(L, -2);
-        lua_pushboolean(L, 1);
-        lua_rawset(L, e->base + 1);
-        lua_pushvalue(L, -2);
-        lua_rawseti(L, e->base + 1, (int)lua_objlen(L, e->base + 1) + 1);
-    }
-    lua_pop(L, 2);
-}
+/* ---- environments ---- */
 
-/* Push the global with the name on top, if it is one that has to travel. */
-static int push_captured(struct tide_encoder *e)
-{
-    lua_State *L = e->L;
-    if (e->codec->hidden_globals != 0) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->hidden_globals);
-        lua_pushvalue(L, -2);
-        lua_rawget(L, -2);
-        int hidden = lua_toboolean(L, -1);
-        lua_pop(L, 2);
-        if (hidden)
-            return 0;
-    }
-    lua_pushvalue(L, -1);
-    lua_rawget(L, LUA_GLOBALSINDEX);
-    const struct tide_name *name =
-        tide_names_find(&e->codec->names, lua_topointer(L, -1));
-    if (lua_isnil(L, -1) ||
-        (name != NULL && name->kind == TIDE_NAME_STANDARD) ||
-        (lua_isstring(L, -1) && strcmp(lua_tostring(L, -2), "_VERSION") == 0)) {
-        lua_pop(L, 1);
-        return 0;
-    }
-    return 1;
-}
-
-/* The globals that the function at `index` reads, captured like upvalues. */
-static int encode_globals(struct tide_encoder *e, int index, size_t code)
+/*
+ * What a message has captured so far, at base + 1: environment -> a table with its
+ * number at 0, the names as a list and as a set. The table on top becomes that of
+ * the environment on top. Returns the number.
+ */
+static uint32_t push_captured(struct tide_encoder *e)
 {
     lua_State *L = e->L;
     if (lua_isnil(L, e->base + 1)) {
         lua_newtable(L);
         lua_replace(L, e->base + 1);
     }
-    int from = (int)lua_objlen(L, e->base + 1) + 1;
+    lua_pushvalue(L, -1);
+    lua_rawget(L, e->base + 1);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushnumber(L, e->environment_count++);
+        lua_rawseti(L, -2, 0);
+        lua_pushvalue(L, -2);
+        lua_pushvalue(L, -2);
+        lua_rawset(L, e->base + 1);
+    }
+    lua_rawgeti(L, -1, 0);
+    uint32_t number = (uint32_t)lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return number;
+}
+
+struct notes {
+    lua_State *L;
+    int captured; /* stack index */
+};
+
+/* Note a global that is read, once an environment. */
+static void note_global(void *context, const char *name, size_t length,
+                        int written)
+{
+    const struct notes *notes = context;
+    lua_State *L = notes->L;
+    if (written)
+        return;
+    lua_pushlstring(L, name, length);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, notes->captured);
+    if (lua_isnil(L, -1)) {
+        lua_pushvalue(L, -2);
+        lua_pushboolean(L, 1);
+        lua_rawset(L, notes->captured);
+        lua_pushvalue(L, -2);
+        lua_rawseti(L, notes->captured,
+                    (int)lua_objlen(L, notes->captured) + 1);
+    }
+    lua_pop(L, 2);
+}
+
+static int is_hidden(struct tide_encoder *e, int name)
+{
+    lua_State *L = e->L;
+    if (e->codec->hidden_globals == 0)
+        return 0;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->hidden_globals);
+    lua_pushvalue(L, name);
+    lua_rawget(L, -2);
+    int hidden = lua_toboolean(L, -1);
+    lua_pop(L, 2);
+    return hidden;
+}
+
+/* environment[name], for lua_pcall(): a metamethod may raise. */
+static int get_global(lua_State *L)
+{
+    lua_gettable(L, 1);
+    return 1;
+}
+
+/* Does a fresh state have this very value under this name? */
+static int is_standard(struct tide_encoder *e, int name, int value)
+{
+    const char *text = lua_tostring(e->L, name);
+    const struct tide_name *known =
+        tide_names_find(&e->codec->names, lua_topointer(e->L, value));
+    if (known != NULL && known->kind == TIDE_NAME_STANDARD)
+        return strcmp(known->field[0] ? known->field : known->module, text) ==
+               0;
+    return strcmp(text, "_VERSION") == 0;
+}
+
+/* Push the value of the global whose name is on top, if it has to travel. */
+static int push_global(struct tide_encoder *e, int environment)
+{
+    lua_State *L = e->L;
+    int name = lua_gettop(L);
+    if (is_hidden(e, name))
+        return 0;
+    lua_pushcfunction(L, get_global);
+    lua_pushvalue(L, environment);
+    lua_pushvalue(L, name);
+    if (lua_pcall(L, 2, 1, 0) == 0 && !lua_isnil(L, -1) &&
+        !is_standard(e, name, name + 1))
+        return 1;
+    lua_settop(L, name);
+    return 0;
+}
+
+/* The globals that the function reads, captured like upvalues. */
+static int encode_globals(struct tide_encoder *e, int index, int environment,
+                          size_t code)
+{
+    lua_State *L = e->L;
+    uint32_t number = push_captured(e);
+    struct notes notes = { L, lua_gettop(L) };
+    int from = (int)lua_objlen(L, notes.captured) + 1;
     if (e->codec->captures_globals &&
         tide_bytecode_globals(&e->codec->format, e->out->data + code,
-                              e->out->used - code, note_global, e) != 0)
+                              e->out->used - code, note_global, &notes) != 0)
         return tide_encoder_fail(
             e, "a function in a bytecode format unknown here");
+    if (tide_encoder_put_byte(e, TIDE_ENV_GLOBALS) != 0 ||
+        tide_encoder_put_varint(e, number) != 0)
+        return -1;
     /* Names noted by functions met on the way are theirs to write. */
-    int to = (int)lua_objlen(L, e->base + 1);
+    int to = (int)lua_objlen(L, notes.captured);
     for (int i = from; i <= to; i++) {
-        lua_rawgeti(L, e->base + 1, i);
-        if (push_captured(e)) {
+        lua_rawgeti(L, notes.captured, i);
+        if (push_global(e, environment)) {
             int value = lua_gettop(L);
             if (tide_encode_string(e, value - 1) != 0)
                 return -1;
             if (tide_encode_value(e, value) != 0)
                 return tide_encoder_at_variable(e, index, "global",
                                                 lua_tostring(L, value - 1));
-            lua_pop(L, 1);
         }
-        lua_pop(L, 1);
+        lua_settop(L, notes.captured);
     }
     return tide_encoder_put_byte(e, TIDE_TAG_NIL);
 }
 
+/*
+ * The script's globals, and an environment that inherits (a sandbox of a test
+ * runner, a module's), are not the function's to carry: it takes what it reads. A
+ * bare table that somebody has made its environment goes as it is.
+ */
 static int encode_environment(struct tide_encoder *e, int index, size_t code)
 {
     lua_State *L = e->L;
     lua_getfenv(L, index);
-    int failed;
-    if (lua_rawequal(L, -1, LUA_GLOBALSINDEX)) {
-        failed = tide_encoder_put_byte(e, TIDE_ENV_GLOBALS) ||
-                 encode_globals(e, index, code);
-    } else {
-        failed = tide_encoder_put_byte(e, TIDE_ENV_TABLE) ||
-                 tide_encode_value(e, lua_gettop(L));
-        if (failed)
-            tide_encoder_at_variable(e, index, "environment", "");
+    int environment = lua_gettop(L);
+    int inherits = lua_getmetatable(L, environment);
+    lua_settop(L, environment);
+    if (inherits || lua_rawequal(L, environment, LUA_GLOBALSINDEX)) {
+        if (encode_globals(e, index, environment, code) != 0)
+            return -1;
+    } else if (tide_encoder_put_byte(e, TIDE_ENV_TABLE) != 0 ||
+               tide_encode_value(e, environment) != 0) {
+        return tide_encoder_at_variable(e, index, "environment", "");
     }
-    if (!failed)
-        lua_pop(L, 1);
-    return failed ? -1 : 0;
+    lua_settop(L, environment - 1);
+    return 0;
 }
+
+/* ---- upvalues ---- */
 
 static int encode_upvalue(struct tide_encoder *e, int index, int number)
 {

@@ -25,6 +25,7 @@ struct tide_encoder {
     int later_count;
     uint32_t object_count;
     uint32_t cell_count;
+    uint32_t environment_count; /* that globals were captured from */
     unsigned head;
     int runs_hooks;    /* protected: a hook may be called */
     int wants_hooks;   /* one is needed: start again, protected */

@@ -14,8 +14,8 @@
  * of what is in flight when the workers must not run dry, one when several jobs
  * are under way and any may be the one that is waited for.
  *
- * Lua may raise for lack of memory anywhere in the taking in; the outcome in hand
- * is then found in `outcome`, given back, and its job fails.
+ * Lua may raise for lack of memory anywhere in a step. So a step runs protected;
+ * what it was doing is then found in `taking` and `feeding`, and that job fails.
  */
 #include "lua/jobs.h"
 
@@ -33,7 +33,7 @@ enum { KICK_EVERY = 16 };
 void tide_job_push(const struct tide_lua_job *job, lua_State *L,
                    enum tide_job_value which)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, job->self);
+    lua_rawgeti(L, job->owner->at, job->self);
     lua_getfenv(L, -1);
     lua_rawgeti(L, -1, (int)which);
     lua_replace(L, -3);
@@ -43,7 +43,7 @@ void tide_job_push(const struct tide_lua_job *job, lua_State *L,
 void tide_job_store(const struct tide_lua_job *job, lua_State *L,
                     enum tide_job_value which)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, job->self);
+    lua_rawgeti(L, job->owner->at, job->self);
     lua_getfenv(L, -1);
     lua_pushvalue(L, -3);
     lua_rawseti(L, -2, (int)which);
@@ -62,6 +62,20 @@ void tide_job_fail(struct tide_lua_job *job, lua_State *L)
 }
 
 /* ---- pools ---- */
+
+/*
+ * Active jobs are kept by their pool and not by the registry, so that a pool that
+ * is dropped goes with them, and not never.
+ */
+void tide_jobs_enter(struct tide_lua_pool *owner, lua_State *L, int index)
+{
+    if (owner->busy)
+        luaL_error(L, "the pool is sending a value: its hook cannot use it");
+    lua_getfenv(L, index);
+    lua_rawgeti(L, -1, TIDE_POOL_JOBS);
+    lua_replace(L, -2);
+    owner->at = lua_gettop(L);
+}
 
 int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
                    struct tide_codec *codec)
@@ -141,7 +155,7 @@ static void retire(struct tide_lua_job *job, lua_State *L)
     tide_job_store(job, L, TIDE_JOB_ITEMS);
     lua_pushnil(L);
     tide_job_store(job, L, TIDE_JOB_POOL);
-    luaL_unref(L, LUA_REGISTRYINDEX, job->self);
+    luaL_unref(L, owner->at, job->self);
     job->self = LUA_NOREF;
 }
 
@@ -209,15 +223,13 @@ static void release_outcome(struct tide_lua_pool *owner, lua_State *L)
         retire(job, L);
 }
 
-static int take_all(lua_State *L)
+static void take_in(struct tide_lua_pool *owner, lua_State *L)
 {
-    struct tide_lua_pool *owner = lua_touserdata(L, 1);
     while (tide_pool_receive(owner->pool, &owner->outcome) == TIDE_OK) {
         owner->taking = 1;
         take_outcome(owner, L);
         release_outcome(owner, L);
     }
-    return 0;
 }
 
 /* An error left an outcome half taken in: its job fails with it. */
@@ -225,26 +237,9 @@ static void abandon_outcome(struct tide_lua_pool *owner, lua_State *L)
 {
     struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
     struct tide_lua_job *job = flight->job;
-    uint32_t size = flight->span.last - flight->span.first;
-    const char *text = lua_tostring(L, -1);
-    tide_error_object_push(L, "decode", text ? text : "cannot receive result");
     tide_job_fail(job, L);
-    report(job, &flight->span, size, 0);
+    report(job, &flight->span, flight->span.last - flight->span.first, 0);
     release_outcome(owner, L);
-}
-
-static void take_in(struct tide_lua_pool *owner, lua_State *L)
-{
-    luaL_checkstack(L, 16, "too many nested calls");
-    for (;;) {
-        lua_pushcfunction(L, take_all);
-        lua_pushlightuserdata(L, owner);
-        if (lua_pcall(L, 1, 0, 0) == 0)
-            return;
-        if (owner->taking)
-            abandon_outcome(owner, L);
-        lua_pop(L, 1);
-    }
 }
 
 /* ---- handing out ---- */
@@ -326,12 +321,26 @@ static void hand_out_job(struct tide_lua_job *job, lua_State *L)
         tide_pool_kick(owner->pool, unannounced);
 }
 
+/* Put an eager job's items into segments, before the script can change them. */
+static void encode_all(struct tide_lua_job *job, lua_State *L)
+{
+    if ((job->flags & TIDE_JOB_EAGER) == 0)
+        return;
+    job->owner->feeding = job;
+    while (job->encoded < job->total && !job->ledger.stopped)
+        if (tide_job_encode_next(job, L, 0) != 0)
+            break; /* the rest when memory is given back */
+    job->owner->feeding = NULL;
+}
+
 static void hand_out(struct tide_lua_pool *owner, lua_State *L)
 {
     struct tide_lua_job **at = &owner->feed;
     while (*at != NULL && tide_pool_has_slot(owner->pool)) {
         struct tide_lua_job *job = *at;
+        owner->feeding = job;
         hand_out_job(job, L);
+        owner->feeding = NULL;
         if (has_more(job)) {
             at = &job->feed_next;
             continue;
@@ -355,17 +364,69 @@ static void fail_if_gone(struct tide_lua_pool *owner, lua_State *L)
     lua_pop(L, 1);
 }
 
-void tide_jobs_step(struct tide_lua_pool *owner, lua_State *L)
+/* ---- a step ---- */
+
+/* Under lua_pcall(): the pool, its table of active jobs, a job to encode or nil. */
+static int step_protected(lua_State *L)
 {
-    if (owner->ended)
-        return;
-    take_in(owner, L);
+    struct tide_lua_pool *owner = lua_touserdata(L, 1);
+    struct tide_lua_job *eager = lua_touserdata(L, 3);
+    owner->at = 2;
+    if (eager == NULL || !tide_pool_has_slot(owner->pool))
+        take_in(owner, L);
+    if (eager != NULL)
+        encode_all(eager, L);
     if (owner->pool->gone)
         fail_if_gone(owner, L);
     else
         hand_out(owner, L);
+    return 0;
+}
+
+/* Something raised in the middle of a step, for lack of memory: a job fails. */
+static void recover(struct tide_lua_pool *owner, lua_State *L)
+{
+    const char *text = lua_tostring(L, -1);
+    tide_error_object_push(L, owner->taking ? "decode" : "encode",
+                           text ? text : "an error without text");
+    lua_replace(L, -2);
+    if (owner->taking)
+        abandon_outcome(owner, L);
+    else if (owner->feeding != NULL)
+        tide_job_fail(owner->feeding, L);
+    else
+        lua_error(L);
+    owner->feeding = NULL;
+}
+
+static void step(struct tide_lua_pool *owner, lua_State *L,
+                 struct tide_lua_job *eager)
+{
+    int at = owner->at;
+    int failed;
+    if (owner->ended)
+        return;
+    luaL_checkstack(L, 16, "too many nested calls");
+    do {
+        owner->busy = 1;
+        lua_pushcfunction(L, step_protected);
+        lua_pushlightuserdata(L, owner);
+        lua_pushvalue(L, at);
+        lua_pushlightuserdata(L, eager);
+        failed = lua_pcall(L, 3, 0, 0);
+        owner->busy = 0;
+        owner->at = at;
+        if (failed)
+            recover(owner, L);
+        eager = NULL;
+    } while (failed);
     if (owner->closed && owner->jobs == NULL)
         tide_pool_close(owner->pool);
+}
+
+void tide_jobs_step(struct tide_lua_pool *owner, lua_State *L)
+{
+    step(owner, L, NULL);
 }
 
 /* ---- starting ---- */
@@ -403,16 +464,10 @@ struct tide_lua_job *tide_jobs_start(struct tide_lua_pool *owner, lua_State *L,
     struct tide_lua_job *job = new_job(owner, L, pool, items, order);
     job->function = tide_function_get(owner, L, function);
     lua_pushvalue(L, -1);
-    job->self = luaL_ref(L, LUA_REGISTRYINDEX);
+    job->self = luaL_ref(L, owner->at);
     link_job(job);
     join_feed(job);
-    if ((job->flags & TIDE_JOB_EAGER) != 0)
-        while (job->encoded < job->total && !job->ledger.stopped)
-            if (tide_job_encode_next(job, L, 0) != 0)
-                break; /* the rest when memory is given back */
-    if (!tide_pool_has_slot(owner->pool))
-        take_in(owner, L);
-    hand_out(owner, L);
+    step(owner, L, job);
     return job;
 }
 
@@ -441,7 +496,8 @@ int tide_jobs_wait(struct tide_lua_pool *owner, lua_State *L,
                    const struct tide_lua_job *job, uint64_t deadline_ns)
 {
     for (;;) {
-        tide_jobs_step(owner, L);
+        if (!is_over(owner, job))
+            tide_jobs_step(owner, L);
         if (is_over(owner, job))
             return TIDE_OK;
         int status =

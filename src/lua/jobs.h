@@ -41,7 +41,10 @@ struct tide_lua_pool {
     struct tide_flight *free_flights;
     struct tide_outcome outcome; /* being taken in, if `taking` */
     int taking;
-    int ended;      /* every job was failed: what still arrives is nobody's */
+    struct tide_lua_job *feeding; /* being handed out, if any */
+    int at;    /* stack index of the table of active jobs, in this C function */
+    int busy;  /* inside a step: a hook must not come back in */
+    int ended; /* every job was failed: what still arrives is nobody's */
     int closed;     /* takes no new job */
     int terminated; /* by the script */
 };
@@ -56,7 +59,7 @@ struct tide_lua_job {
     struct tide_lua_pool *owner;
     struct tide_function *function;
     enum tide_job_state state;
-    int self; /* registry reference while it is active */
+    int self; /* its place in the table of active jobs, while it is active */
     unsigned flags;
     uint64_t total;   /* items in all */
     uint64_t encoded; /* items that have been put into segments, or failed */
@@ -75,9 +78,19 @@ struct tide_job_order {
     double range_step;
 };
 
+/** Places in the environment table of a pool's userdata. */
+enum tide_pool_value { TIDE_POOL_HOST = 1, TIDE_POOL_JOBS };
+
 /** Prepare a zeroed userdata for an open pool. @return 0, -1 without memory */
 int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
                    struct tide_codec *codec);
+
+/**
+ * Begin a C function that works on jobs: pushes the table of active jobs of the
+ * pool's userdata at `index`, where it stays. Raises if the call comes from a hook
+ * of a value that this very pool is sending.
+ */
+void tide_jobs_enter(struct tide_lua_pool *owner, lua_State *L, int index);
 
 /** Free the pool and what belongs to it; jobs still active fail. */
 void tide_jobs_free(struct tide_lua_pool *owner, lua_State *L);

@@ -52,20 +52,31 @@ static int core_start(lua_State *L)
 
 /* ---- pools ---- */
 
+/* The pool at `index`; its `pool` is NULL once it has been released. */
 static struct tide_lua_pool *check_pool(lua_State *L, int index)
 {
     struct tide_lua_pool *owner = luaL_checkudata(L, index, POOL_TYPE);
-    if (owner->pool == NULL)
-        luaL_error(L, "the pool is freed");
-    else if (!tide_host_is_ours(owner->pool->host))
+    if (owner->pool != NULL && !tide_host_is_ours(owner->pool->host))
         luaL_error(L, "the pool belongs to process %d, this is %d",
                    (int)owner->pool->host->supervisor.owner, (int)getpid());
     return owner;
 }
 
+/* The same for a function that works on jobs; its arguments end at `top`. */
+static struct tide_lua_pool *enter_pool(lua_State *L, int top)
+{
+    struct tide_lua_pool *owner = check_pool(L, 1);
+    lua_settop(L, top);
+    tide_jobs_enter(owner, L, 1);
+    return owner;
+}
+
 static int pool_gc(lua_State *L)
 {
-    tide_jobs_free(luaL_checkudata(L, 1, POOL_TYPE), L);
+    struct tide_lua_pool *owner = luaL_checkudata(L, 1, POOL_TYPE);
+    owner->busy = 0;
+    tide_jobs_enter(owner, L, 1);
+    tide_jobs_free(owner, L);
     return 0;
 }
 
@@ -124,9 +135,11 @@ static int core_open(lua_State *L)
 
     struct tide_lua_pool *owner = lua_newuserdata(L, sizeof *owner);
     *owner = (struct tide_lua_pool){ 0 };
-    lua_createtable(L, 1, 0); /* the pool needs its host as long as it lives */
+    lua_createtable(L, TIDE_POOL_JOBS, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, KEY_HOST);
-    lua_rawseti(L, -2, 1);
+    lua_rawseti(L, -2, TIDE_POOL_HOST); /* needed as long as the pool lives */
+    lua_newtable(L);
+    lua_rawseti(L, -2, TIDE_POOL_JOBS);
     lua_setfenv(L, -2);
     if (tide_pool_open(&pool, host, &options, &err) != TIDE_OK) {
         lua_pushnil(L);
@@ -139,12 +152,14 @@ static int core_open(lua_State *L)
     }
     luaL_getmetatable(L, POOL_TYPE);
     lua_setmetatable(L, -2);
+    int pool_index = lua_gettop(L);
     int failed = lua_toboolean(L, 3) ? await_start(L, pool) : 0;
     if (failed) {
+        tide_jobs_enter(owner, L, pool_index);
         tide_jobs_free(owner, L);
-        return failed;
+        lua_pop(L, 1);
     }
-    return 1;
+    return failed ? failed : 1;
 }
 
 static const char *outcome_text(int status)
@@ -164,7 +179,7 @@ static uint64_t check_deadline(lua_State *L, int index)
 /* wait(pool, job or nil, seconds or nil) -> "done", "timeout", "interrupted" */
 static int core_wait(lua_State *L)
 {
-    struct tide_lua_pool *owner = check_pool(L, 1);
+    struct tide_lua_pool *owner = enter_pool(L, 3);
     const struct tide_lua_job *job =
         lua_isnil(L, 2) ? NULL : luaL_checkudata(L, 2, JOB_TYPE);
     uint64_t deadline_ns = check_deadline(L, 3);
@@ -175,7 +190,9 @@ static int core_wait(lua_State *L)
 /* step(pool): take in and hand out, without waiting. */
 static int core_step(lua_State *L)
 {
-    struct tide_lua_pool *owner = check_pool(L, 1);
+    struct tide_lua_pool *owner = enter_pool(L, 1);
+    if (owner->pool == NULL)
+        return 0;
     tide_host_attend(owner->pool->host);
     tide_jobs_step(owner, L);
     return 0;
@@ -184,9 +201,10 @@ static int core_step(lua_State *L)
 /* close(pool): no new job; the workers end when those there are are over. */
 static int core_close(lua_State *L)
 {
-    struct tide_lua_pool *owner = check_pool(L, 1);
+    struct tide_lua_pool *owner = enter_pool(L, 1);
     owner->closed = 1;
-    tide_jobs_step(owner, L);
+    if (owner->pool != NULL)
+        tide_jobs_step(owner, L);
     return 0;
 }
 
@@ -194,7 +212,9 @@ static int core_close(lua_State *L)
 static int core_kill(lua_State *L)
 {
     const double patience_s = 5; /* SIGKILL takes no time, but for disk waits */
-    struct tide_lua_pool *owner = check_pool(L, 1);
+    struct tide_lua_pool *owner = enter_pool(L, 1);
+    if (owner->pool == NULL)
+        return 0;
     tide_jobs_step(owner, L); /* what has arrived has arrived */
     owner->closed = owner->terminated = 1;
     tide_pool_kill(owner->pool);
@@ -209,9 +229,20 @@ static int core_kill(lua_State *L)
 static int core_join(lua_State *L)
 {
     struct tide_lua_pool *owner = check_pool(L, 1);
-    int status = tide_pool_join(owner->pool, check_deadline(L, 2));
+    uint64_t deadline_ns = check_deadline(L, 2);
+    int status = owner->pool != NULL ? tide_pool_join(owner->pool, deadline_ns)
+                                     : TIDE_OK;
     lua_pushstring(L, outcome_text(status));
     return 1;
+}
+
+/* release(pool): give its memory back, if its workers have ended */
+static int core_release(lua_State *L)
+{
+    struct tide_lua_pool *owner = enter_pool(L, 1);
+    if (owner->pool != NULL && owner->pool->gone)
+        tide_jobs_free(owner, L);
+    return 0;
 }
 
 /* state(pool) -> "open", "closed", "terminated" or "broken", reason */
@@ -219,23 +250,24 @@ static int core_state(lua_State *L)
 {
     const struct tide_lua_pool *owner = check_pool(L, 1);
     const struct tide_pool *pool = owner->pool;
-    const char *state = owner->terminated            ? "terminated"
-                        : pool->gone && pool->broken ? "broken"
-                        : owner->closed              ? "closed"
-                                                     : "open";
+    int broken = pool != NULL && pool->gone && pool->broken;
+    const char *state = owner->terminated               ? "terminated"
+                        : broken                        ? "broken"
+                        : owner->closed || pool == NULL ? "closed"
+                                                        : "open";
     lua_pushstring(L, state);
-    lua_pushstring(L, pool->reason);
+    lua_pushstring(L, broken ? pool->reason : "");
     return 2;
 }
 
 /* workers(pool) -> list of the pids there are now */
 static int core_workers(lua_State *L)
 {
-    const struct tide_board *board = &check_pool(L, 1)->pool->board;
+    const struct tide_pool *pool = check_pool(L, 1)->pool;
     int count = 0;
     lua_newtable(L);
-    for (uint32_t i = 0; i < board->worker_count; i++) {
-        int pid = atomic_load(&board->workers[i].pid);
+    for (uint32_t i = 0; pool != NULL && i < pool->board.worker_count; i++) {
+        int pid = atomic_load(&pool->board.workers[i].pid);
         if (pid == 0)
             continue;
         lua_pushnumber(L, pid);
@@ -254,10 +286,10 @@ static void set_count(lua_State *L, const char *name, double value)
 static int core_stats(lua_State *L)
 {
     const double ns_per_s = 1e9;
-    const struct tide_board *board = &check_pool(L, 1)->pool->board;
+    const struct tide_pool *pool = check_pool(L, 1)->pool;
     lua_newtable(L);
-    for (uint32_t i = 0; i < board->worker_count; i++) {
-        const struct tide_worker_record *record = &board->workers[i];
+    for (uint32_t i = 0; pool != NULL && i < pool->board.worker_count; i++) {
+        const struct tide_worker_record *record = &pool->board.workers[i];
         lua_createtable(L, 0, 5);
         set_count(L, "pid", atomic_load(&record->pid));
         set_count(L, "items", (double)atomic_load(&record->items));
@@ -278,7 +310,6 @@ static int core_stats(lua_State *L)
  */
 static int core_submit(lua_State *L)
 {
-    struct tide_lua_pool *owner = check_pool(L, 1);
     struct tide_job_order order = {
         .total = (uint64_t)luaL_checknumber(L, 4),
         .flags = (unsigned)luaL_checkint(L, 5),
@@ -287,8 +318,7 @@ static int core_submit(lua_State *L)
         .range_first = luaL_optnumber(L, 7, 0),
         .range_step = luaL_optnumber(L, 8, 0),
     };
-    lua_settop(L, 3);
-    tide_jobs_start(owner, L, 1, 2, 3, &order);
+    tide_jobs_start(enter_pool(L, 3), L, 1, 2, 3, &order);
     luaL_getmetatable(L, JOB_TYPE);
     lua_setmetatable(L, -2);
     return 1;
@@ -480,6 +510,7 @@ int tide_open_core(lua_State *L)
         { "close", core_close },
         { "kill", core_kill },
         { "join", core_join },
+        { "release", core_release },
         { "state", core_state },
         { "workers", core_workers },
         { "stats", core_stats },
