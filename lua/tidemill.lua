@@ -21,7 +21,7 @@ if not core.worker() then core.start() end
 ---@param options? integer|tidemill.PoolOptions  how many workers, or options
 ---@return tidemill.Pool
 function tidemill.pool(options)
-  return pool.new(options, "tidemill.pool")
+  return (pool.new(options, "tidemill.pool")) -- no tail call: errors count levels
 end
 
 --- Run `fn(pool)` with a new pool and return what it returns. When it returns, what is outstanding

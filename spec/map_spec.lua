@@ -148,8 +148,9 @@ describe("tidemill.pool", function()
     it("unpacks items by n or length", function()
       tidemill.with(2, function(pool)
         local function count(...) return select("#", ...) end
-        assert.same({ 2, 0, 3, 1 }, pool:starmap(count, { { 1, 2 }, {}, { n = 3 }, { nil, n = 1 } }))
-        assert.same({ 3, 7 }, pool:starmap(function(a, b) return a + b end, { { 1, 2 }, { 3, 4 } }, 20))
+        local items = { { 1, 2 }, {}, { n = 3 }, { nil, n = 1 } }
+        assert.same({ 2, 0, 3, 1 }, pool:starmap(count, items))
+        assert.same({ 3, 7 }, pool:starmap("a, b -> a + b", { { 1, 2 }, { 3, 4 } }, 20))
       end)
     end)
 
@@ -307,8 +308,9 @@ describe("tidemill.pool", function()
 
   describe("options", function()
     it("run the initializer in every worker, replacements too", function()
-      local options = { processes = 2, initializer = function(a, b) BASE = a + b end,
-        initargs = { 40, 2 } }
+      local options = { processes = 2, initializer = function(a, b)
+        BASE = a + b -- luacheck: ignore
+      end, initargs = { 40, 2 } }
       tidemill.with(options, function(pool)
         for _ = 1, 3 do
           local results = pool:map(function(x)

@@ -44,18 +44,18 @@ local function default_processes()
 end
 
 local function check_pool_options(options, where)
-  check.keys(where, options, pool_options, 4)
-  check.count(where, "processes", options.processes, 1, 4)
+  check.keys(where, options, pool_options, 5)
+  check.count(where, "processes", options.processes, 1, 5)
   if options.processes > core.WORKERS_MAX then
-    check.fail(where, ("processes must be at most %d"):format(core.WORKERS_MAX), 4)
+    check.fail(where, ("processes must be at most %d"):format(core.WORKERS_MAX), 5)
   end
-  check.type(where, "initializer", options.initializer, "function/nil", 4)
-  check.type(where, "initargs", options.initargs, "table/nil", 4)
-  check.type(where, "preload", options.preload, "table/nil", 4)
-  check.type(where, "name", options.name, "string/nil", 4)
-  if options.chunksize ~= nil then check.count(where, "chunksize", options.chunksize, 1, 4) end
+  check.type(where, "initializer", options.initializer, "function/nil", 5)
+  check.type(where, "initargs", options.initargs, "table/nil", 5)
+  check.type(where, "preload", options.preload, "table/nil", 5)
+  check.type(where, "name", options.name, "string/nil", 5)
+  if options.chunksize ~= nil then check.count(where, "chunksize", options.chunksize, 1, 5) end
   for i, name in ipairs(options.preload or {}) do
-    check.type(where, ("preload[%d]"):format(i), name, "string", 4)
+    check.type(where, ("preload[%d]"):format(i), name, "string", 5)
   end
 end
 

@@ -3,16 +3,38 @@
 local ffi = require "ffi"
 
 ffi.cdef [[
+struct spec_timespec { long seconds, nanoseconds; };
+int clock_gettime(int clock, struct spec_timespec *out);
 int getpid(void);
 int kill(int pid, int signal);
 int poll(void *fds, unsigned long count, int timeout_ms);
 ]]
 
-local processes = { SIGKILL = 9, SIGINT = 2, SIGSEGV = 11, SIGABRT = 6 }
+local processes = { SIGINT = 2, SIGABRT = 6, SIGKILL = 9, SIGSEGV = 11, SIGCONT = 18, SIGSTOP = 19 }
 
 function processes.self() return ffi.C.getpid() end
 
 function processes.kill(pid, signal) return ffi.C.kill(pid, signal) == 0 end
+
+local CLOCK_MONOTONIC = 1
+local time = ffi.new "struct spec_timespec"
+
+--- Seconds of the monotonic clock.
+function processes.clock()
+  ffi.C.clock_gettime(CLOCK_MONOTONIC, time)
+  return tonumber(time.seconds) + tonumber(time.nanoseconds) * 1e-9
+end
+
+--- Wait for a condition, seconds at most. Looks again every millisecond.
+function processes.eventually(seconds, condition)
+  local deadline = processes.clock() + seconds
+  repeat
+    local met = condition()
+    if met then return met end
+    ffi.C.poll(nil, 0, 1)
+  until processes.clock() > deadline
+  return condition()
+end
 
 local function read(path)
   local file = io.open(path, "rb")
@@ -27,6 +49,16 @@ function processes.exists(pid)
   return read(("/proc/%d/stat"):format(pid)) ~= nil
 end
 
+--- The letter of its state: R, S, T, Z ...; nil if there is no such process.
+function processes.state(pid)
+  return (read(("/proc/%d/stat"):format(pid)) or ""):match "%) (%a)"
+end
+
+--- The name it gave itself; nil if there is no such process.
+function processes.name(pid)
+  return (read(("/proc/%d/comm"):format(pid)) or ""):match "^(.-)\n"
+end
+
 local function list(command)
   local process = assert(io.popen(command))
   local entries = {}
@@ -35,38 +67,34 @@ local function list(command)
   return entries
 end
 
---- The children of a process.
-function processes.children(pid)
+local function scan_children(pid)
   local found = {}
   for _, entry in ipairs(list "ls /proc") do
     local stat = entry:match "^%d+$" and read("/proc/" .. entry .. "/stat")
     local name, parent = (stat or ""):match "%((.*)%) %a (%d+)"
     -- not the shell and the ls that look
-    if tonumber(parent) == pid and name:match "tidemill" then found[#found + 1] = tonumber(entry) end
+    if tonumber(parent) == pid and name:match "tidemill" then
+      found[#found + 1] = tonumber(entry)
+    end
   end
   return found
 end
 
---- Wait for a condition, seconds at most. Looks again every millisecond.
-function processes.eventually(seconds, condition)
-  for _ = 1, seconds * 1000 do
-    local met = condition()
-    if met then return met end
-    ffi.C.poll(nil, 0, 1)
-  end
-  return condition()
+--- The children of a process, zombies too.
+function processes.children(pid)
+  local text = read(("/proc/%d/task/%d/children"):format(pid, pid))
+  if not text then return processes.exists(pid) and scan_children(pid) or {} end
+  local found = {}
+  for child in text:gmatch "%d+" do found[#found + 1] = tonumber(child) end
+  return found
 end
 
---- What this process holds of pools: mapped arenas, and descriptors of the kinds that a pool has.
-function processes.holdings()
-  local mapped, descriptors = 0, 0
-  for _ in read("/proc/self/maps"):gmatch "memfd:tidemill" do mapped = mapped + 1 end
-  for _, line in ipairs(list(("ls -l /proc/%d/fd"):format(processes.self()))) do
-    if line:find("eventfd", 1, true) or line:find("memfd:tidemill", 1, true) then
-      descriptors = descriptors + 1
-    end
-  end
-  return mapped, descriptors
+--- The mappings of pools that a process has, and its descriptors.
+function processes.holdings(pid)
+  pid = pid or processes.self()
+  local maps, mapped = read(("/proc/%d/maps"):format(pid)) or "", 0
+  for _ in maps:gmatch "memfd:tidemill" do mapped = mapped + 1 end
+  return mapped, #list(("ls /proc/%d/fd"):format(pid))
 end
 
 --- Resident kilobytes of a process.

@@ -32,8 +32,8 @@ enum tide_status {
 enum { TIDE_ERROR_TEXT_BYTES = 240 };
 
 struct tide_error {
-    int status;    /* enum tide_status */
-    int os_errno;  /* errno of the failed system call, or 0 */
+    int status;   /* enum tide_status */
+    int os_errno; /* errno of the failed system call, or 0 */
     char text[TIDE_ERROR_TEXT_BYTES]; /* lower case, no full stop */
 };
 

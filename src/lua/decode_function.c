@@ -153,10 +153,11 @@ static int decode_globals(struct tide_decoder *d, int function)
             break;
         if (lua_type(L, -1) != LUA_TSTRING)
             return tide_decoder_fail_bytes(d);
+        /* Before the value: it may be a function of this environment. */
+        push_environment(d, number);
+        lua_insert(L, -2);
         if (tide_decode_value(d) != 0)
             return -1;
-        push_environment(d, number);
-        lua_insert(L, -3);
         lua_rawset(L, -3);
         lua_pop(L, 1);
     }

@@ -286,12 +286,24 @@ static int encode_entries(struct tide_encoder *e, int index, size_t head,
     return 0;
 }
 
+/* The name of a metatable, which its module may have been loaded for just now. */
+static const struct tide_name *name_metatable(struct tide_encoder *e,
+                                              const void *object)
+{
+    const struct tide_names *names = &e->codec->names;
+    const struct tide_name *name = tide_names_find(names, object);
+    if (name != NULL ||
+        tide_ptrmap_get(e->seen, object, UINT32_MAX) != UINT32_MAX)
+        return name;
+    tide_names_refresh(&e->codec->names, e->L);
+    return tide_names_find(names, object);
+}
+
 int tide_encode_metatable(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
     lua_getmetatable(L, index);
-    const struct tide_name *name =
-        tide_names_find(&e->codec->names, lua_topointer(L, -1));
+    const struct tide_name *name = name_metatable(e, lua_topointer(L, -1));
     if (name != NULL && name->kind == TIDE_NAME_CLASS &&
         e->codec->plain_classes)
         name = NULL;

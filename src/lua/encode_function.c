@@ -231,25 +231,30 @@ static int encode_upvalues(struct tide_encoder *e, int index)
     return 0;
 }
 
-static const struct tide_name *find_c_function(struct tide_encoder *e,
-                                               const void *object)
+/* The name of a function, which its module may have been loaded for just now. */
+static const struct tide_name *name_function(struct tide_encoder *e, int index)
 {
-    tide_names_rescan(&e->codec->names, e->L);
-    return tide_names_find(&e->codec->names, object);
+    const void *object = lua_topointer(e->L, index);
+    struct tide_names *names = &e->codec->names;
+    const struct tide_name *name = tide_names_find(names, object);
+    if (name != NULL)
+        return name;
+    if (lua_iscfunction(e->L, index)) /* it has to have one */
+        tide_names_rescan(names, e->L);
+    else
+        tide_names_refresh(names, e->L);
+    return tide_names_find(names, object);
 }
 
 int tide_encode_function(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
     const void *object = lua_topointer(L, index);
-    const struct tide_name *name = tide_names_find(&e->codec->names, object);
-    if (name == NULL && lua_iscfunction(L, index)) {
-        name = find_c_function(e, object);
-        if (name == NULL)
-            return tide_encoder_fail(e, "a C function of no loaded module");
-    }
+    const struct tide_name *name = name_function(e, index);
     if (name != NULL)
         return tide_encode_name(e, name);
+    if (lua_iscfunction(L, index))
+        return tide_encoder_fail(e, "a C function of no loaded module");
     int referred = tide_encoder_refer(e, object);
     if (referred != 0)
         return referred < 0 ? -1 : 0;

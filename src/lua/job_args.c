@@ -95,7 +95,6 @@ struct tide_function *tide_function_get(struct tide_lua_pool *owner,
     struct tide_error err;
     struct tide_buffer text;
     struct tide_function *function = NULL;
-    tide_names_refresh(&codec->names, L);
     tide_buffer_init(&text);
     int status = tide_encode(codec, L, &text, index, 1, 0, &err);
     if (status == TIDE_OK) {

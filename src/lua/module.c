@@ -351,7 +351,6 @@ static int core_encode(lua_State *L)
     struct tide_codec *codec = tide_codec_of(L);
     struct tide_error err;
     struct tide_buffer text;
-    tide_names_refresh(&codec->names, L);
     tide_buffer_init(&text);
     int status =
         tide_encode(codec, L, &text, 1, lua_gettop(L), TIDE_HEAD_MULTI, &err);

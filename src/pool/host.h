@@ -15,7 +15,7 @@ struct tide_pool;
 
 struct tide_host {
     struct tide_supervisor supervisor;
-    int alive; /* the supervisor answers */
+    int alive;     /* the supervisor answers */
     int cpu_count; /* as it was at the start: reading it takes a while */
     uint32_t last_crew;
     const char *mark; /* a page that a fork clears; NULL on a kernel without */

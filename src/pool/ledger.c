@@ -19,7 +19,7 @@
 enum {
     CHUNK_NS = 1000 * 1000,
     CHUNK_MAX = 1 << 16,
-    SHARES = 3,         /* of what is left, a worker gets this part at most */
+    SHARES = 3, /* of what is left, a worker gets this part at most */
     FLIGHT_PER_WORKER = 4,
     UNMEASURED_PER_WORKER = 2
 };
@@ -78,8 +78,8 @@ uint32_t tide_job_chunk(const struct tide_job *job, uint64_t left,
 
 int tide_job_wants_flight(const struct tide_job *job, uint32_t workers)
 {
-    uint32_t each = job->sample_items > 0 ? FLIGHT_PER_WORKER
-                                          : UNMEASURED_PER_WORKER;
+    uint32_t each =
+        job->sample_items > 0 ? FLIGHT_PER_WORKER : UNMEASURED_PER_WORKER;
     return job->fixed_chunk != 0 || job->flying < each * workers;
 }
 

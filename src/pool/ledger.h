@@ -18,9 +18,9 @@
 
 struct tide_segment {
     struct tide_segment *next;
-    uint64_t base;  /* index in the job of its first item */
-    uint32_t count; /* items in it */
-    uint32_t cut;   /* items handed out for the first time */
+    uint64_t base;    /* index in the job of its first item */
+    uint32_t count;   /* items in it */
+    uint32_t cut;     /* items handed out for the first time */
     uint32_t settled; /* items that have reached their final state */
     void *payload;    /* the engine's */
 };
@@ -32,9 +32,9 @@ struct tide_span {
 };
 
 struct tide_job {
-    uint64_t added;   /* items in all segments so far */
-    uint64_t settled; /* items that have reached their final state */
-    uint32_t flying;  /* spans handed out and not yet reported */
+    uint64_t added;       /* items in all segments so far */
+    uint64_t settled;     /* items that have reached their final state */
+    uint32_t flying;      /* spans handed out and not yet reported */
     uint32_t fixed_chunk; /* items per span; 0: adaptive */
     int sealed;           /* no segment will be added */
     int stopped;          /* nothing more is handed out */

@@ -16,8 +16,8 @@
 #include "proc/channel.h"
 #include "shm/wake.h"
 
-#include <poll.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,8 @@ enum { DEFAULT_SLOTS = 4096, PAGE_BYTES = 4096 };
 
 static const uint64_t default_region_bytes = UINT64_C(1) << 36;
 static const uint64_t least_region_bytes = UINT64_C(1) << 24;
-static const uint64_t most_arena_bytes = UINT64_C(1) << 45;
+/* The supervisor maps the arenas of all pools: room for a dozen of the largest. */
+static const uint64_t most_arena_bytes = UINT64_C(1) << 43;
 
 static uint64_t round_up(uint64_t bytes, uint64_t unit)
 {
@@ -59,9 +60,9 @@ static int lay_out(struct tide_pool *pool,
 {
     uint32_t workers = options->worker_count;
     uint32_t slots = options->slot_count ? options->slot_count : DEFAULT_SLOTS;
-    uint64_t region_bytes = options->region_bytes ? options->region_bytes
-                                                  : default_region_bytes;
-    size_t board_bytes;
+    uint64_t region_bytes =
+        options->region_bytes ? options->region_bytes : default_region_bytes;
+    size_t board_bytes = 0;
     int status = tide_board_measure(&board_bytes, slots, workers, err);
     if (status != TIDE_OK)
         return status;
@@ -81,14 +82,13 @@ static int lay_out(struct tide_pool *pool,
     tide_region_init(pool->region, at, at + region_bytes);
     for (uint32_t i = 0; i < workers; i++) {
         at += region_bytes;
-        tide_region_init(&pool->board.workers[i].region, at,
-                         at + region_bytes);
+        tide_region_init(&pool->board.workers[i].region, at, at + region_bytes);
     }
     tide_heap_open(&pool->heap, &pool->arena, pool->region);
     pool->tags = calloc(slots, sizeof *pool->tags);
-    return pool->tags ? TIDE_OK
-                      : tide_fail(err, TIDE_ENOMEM, "cannot allocate %u slots",
-                                  slots);
+    return pool->tags
+               ? TIDE_OK
+               : tide_fail(err, TIDE_ENOMEM, "cannot allocate %u slots", slots);
 }
 
 static int copy_config(struct tide_pool *pool,
@@ -132,13 +132,13 @@ static int start_crew(struct tide_pool *pool,
     int fds[TIDE_MESSAGE_FDS] = { pool->arena.fd, pool->board.event_fd };
     int status = TIDE_EBROKEN;
     if (pool->host->alive)
-        status =
-            tide_channel_send(pool->host->supervisor.channel, &order, fds);
+        status = tide_channel_send(pool->host->supervisor.channel, &order, fds);
     if (status != TIDE_OK)
         return tide_fail(err, TIDE_EBROKEN, "the supervisor is gone");
     while (!pool->started && !pool->gone)
         listen(pool, TIDE_FOREVER); /* it answers, or its end is seen */
-    if (pool->gone)
+    /* Started and gone already is a pool whose workers may have left a reason. */
+    if (!pool->started)
         return tide_fail(err, TIDE_EBROKEN, "%s", pool->reason);
     tide_arena_close_fd(&pool->arena);
     return TIDE_OK;
@@ -299,8 +299,7 @@ void tide_pool_release(struct tide_pool *pool,
     tide_board_release(&pool->board, outcome->slot);
 }
 
-int tide_pool_wait(struct tide_pool *pool, uint32_t count,
-                   uint64_t deadline_ns)
+int tide_pool_wait(struct tide_pool *pool, uint32_t count, uint64_t deadline_ns)
 {
     int status = TIDE_EBROKEN;
     if (!pool->gone)

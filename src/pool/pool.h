@@ -15,9 +15,9 @@
 
 struct tide_pool_options {
     uint32_t worker_count;
-    uint32_t slot_count;    /* a power of two; 0 for the default */
-    uint64_t region_bytes;  /* address space per process; 0 for the default */
-    const void *config;     /* copied; every worker gets it when it starts */
+    uint32_t slot_count;   /* a power of two; 0 for the default */
+    uint64_t region_bytes; /* address space per process; 0 for the default */
+    const void *config;    /* copied; every worker gets it when it starts */
     size_t config_bytes;
 };
 

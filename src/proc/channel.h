@@ -27,12 +27,12 @@ enum tide_message_kind {
 };
 
 struct tide_message {
-    uint32_t kind; /* enum tide_message_kind */
-    uint32_t crew; /* chosen by the host */
-    uint64_t arena_bytes;    /* CREATE */
-    uint64_t config;         /* CREATE: block for the workers, or 0 */
-    uint64_t config_bytes;   /* CREATE */
-    uint32_t broken;         /* GONE: ended against the host's will */
+    uint32_t kind;                  /* enum tide_message_kind */
+    uint32_t crew;                  /* chosen by the host */
+    uint64_t arena_bytes;           /* CREATE */
+    uint64_t config;                /* CREATE: block for the workers, or 0 */
+    uint64_t config_bytes;          /* CREATE */
+    uint32_t broken;                /* GONE: ended against the host's will */
     char reason[TIDE_REASON_BYTES]; /* GONE and broken: why */
 };
 

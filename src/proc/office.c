@@ -154,10 +154,9 @@ static void fork_worker(struct office *office, struct crew *crew,
         return;
     }
     atomic_store(&record->pid, pid);
-    *place = (struct place){ .state = RUNNING,
-                             .pid = pid,
-                             .since_ns = tide_now_ns(),
-                             .items = items };
+    *place = (struct place){
+        .state = RUNNING, .pid = pid, .since_ns = tide_now_ns(), .items = items
+    };
 }
 
 /* ---- deaths ---- */
@@ -181,8 +180,8 @@ static int was_useful(const struct place *place,
                       const struct tide_worker_record *record, int status)
 {
     int idle = atomic_load(&record->phase) == TIDE_WORKER_UP;
-    int killed = WIFSIGNALED(status) && (WTERMSIG(status) == SIGKILL ||
-                                         WTERMSIG(status) == SIGTERM);
+    int killed = WIFSIGNALED(status) &&
+                 (WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGTERM);
     return atomic_load(&record->items) != place->items ||
            atomic_load(&record->hand) != 0 || (idle && killed) ||
            tide_now_ns() - place->since_ns > SETTLED_NS;

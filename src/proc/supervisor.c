@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PATIENCE_S = 5 /* for a supervisor that does not end when told */ };
+enum { PATIENCE_S = 3 /* for a supervisor that does not end when told */ };
 
 int tide_supervisor_start(struct tide_supervisor *out,
                           const struct tide_worker_ops *ops,

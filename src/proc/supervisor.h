@@ -22,10 +22,10 @@ enum { TIDE_EXIT_NOT_STARTED = 113 };
 /** What a worker process is given. */
 struct tide_worker_env {
     struct tide_board *board;
-    uint32_t index;        /* 0-based */
-    const void *config;    /* as given to tide_supervisor_create's message */
+    uint32_t index;     /* 0-based */
+    const void *config; /* as given to tide_supervisor_create's message */
     size_t config_bytes;
-    void *context;         /* what prepare() returned, copied by the fork */
+    void *context; /* what prepare() returned, copied by the fork */
 };
 
 /** What workers are; below the Lua rooms they are two functions. */

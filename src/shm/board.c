@@ -56,7 +56,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
-static_assert(sizeof(struct tide_slot) == 2 * TIDE_LINE, "two lines a slot");
+static_assert(sizeof(struct tide_slot) == (size_t)2 * TIDE_LINE,
+              "two lines a slot");
 
 /* ---- layout ---- */
 
@@ -126,7 +127,7 @@ int tide_board_create(struct tide_board *out, const struct tide_arena *arena,
                       uint32_t slot_count, uint32_t worker_count, int cpu_count,
                       int event_fd, struct tide_error *err)
 {
-    size_t bytes;
+    size_t bytes = 0;
     *out = (struct tide_board){ .arena = arena, .event_fd = event_fd };
     int status = tide_board_measure(&bytes, slot_count, worker_count, err);
     if (status != TIDE_OK)

@@ -27,10 +27,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum {
-    TIDE_WORKERS_MAX = 1024,
-    TIDE_SLOTS_MAX = 1 << 20
-};
+enum { TIDE_WORKERS_MAX = 1024, TIDE_SLOTS_MAX = 1 << 20 };
 
 enum tide_worker_phase {
     TIDE_WORKER_VACANT,   /* no process */
@@ -43,7 +40,7 @@ struct tide_worker_record {
     _Atomic uint32_t hand;  /* slot + 1 that it claimed last; 0 for none */
     _Atomic uint32_t phase; /* enum tide_worker_phase */
     _Atomic int32_t pid;
-    _Atomic uint32_t restarts;  /* replacements of this worker so far */
+    _Atomic uint32_t restarts;      /* replacements of this worker so far */
     _Atomic uint32_t failure_bytes; /* why it could not start, in a block */
     _Atomic uint64_t failure;
     _Atomic uint64_t items; /* totals over all incarnations */
@@ -71,12 +68,12 @@ struct tide_board {
     struct tide_worker_record *workers;
     _Atomic uint32_t *ready;
     _Atomic uint64_t *orphans;
-    int event_fd; /* raised to wake the host */
+    int event_fd;         /* raised to wake the host */
     uint32_t spin_misses; /* spins in a row that found nothing */
     uint32_t rests;       /* waits since the last spin */
 
     /* The host's own, NULL elsewhere. */
-    uint32_t *in_flight;  /* per slot the sequence it was submitted with, or 0 */
+    uint32_t *in_flight; /* per slot the sequence it was submitted with, or 0 */
     uint32_t *free_slots; /* stack of slots that were used before */
     uint32_t *arrived;    /* slots taken off the done stack, oldest first */
     uint32_t free_count;
@@ -114,8 +111,7 @@ void tide_board_attach(struct tide_board *out, const struct tide_arena *arena,
 /** Free the host's private part. The arena is the caller's. */
 void tide_board_destroy(struct tide_board *board);
 
-static inline uint32_t
-tide_board_worker_count(const struct tide_board *board)
+static inline uint32_t tide_board_worker_count(const struct tide_board *board)
 {
     return board->worker_count;
 }

@@ -40,7 +40,7 @@
 enum {
     HEADER_BYTES = 16,
     SMALLEST_BYTES = 64,
-    LARGE_BYTES = 256 * 1024,        /* from here on pages are worth returning */
+    LARGE_BYTES = 256 * 1024, /* from here on pages are worth returning */
     WARM_LIMIT_BYTES = 64 * 1024 * 1024,
     NEAR_CLASSES = 4 /* how much larger a reused block may be: less than 2x */
 };
@@ -134,12 +134,12 @@ static void take_returned(struct tide_heap *heap)
         uint64_t next = atomic_load_explicit(
             &block_at(heap->arena, offset)->next, memory_order_relaxed);
         name_pending(region, offset);
-        if (atomic_compare_exchange_weak_explicit(
-                &region->returned, &offset, next, memory_order_acquire,
-                memory_order_acquire)) {
+        if (atomic_compare_exchange_weak_explicit(&region->returned, &offset,
+                                                  next, memory_order_acquire,
+                                                  memory_order_acquire)) {
             release(heap, offset);
-            offset = atomic_load_explicit(&region->returned,
-                                          memory_order_acquire);
+            offset =
+                atomic_load_explicit(&region->returned, memory_order_acquire);
         }
     }
     tide_heap_settle(heap);

@@ -34,7 +34,7 @@ union tide_payload {
     unsigned char bytes[TIDE_INLINE_BYTES];
 };
 
-struct tide_request { /* written by the host while the slot is FREE */
+struct tide_request {  /* written by the host while the slot is FREE */
     uint64_t function; /* block that says what to run */
     uint64_t length;   /* of the arguments; > TIDE_INLINE_BYTES: in a block */
     uint32_t form;
@@ -45,9 +45,9 @@ struct tide_request { /* written by the host while the slot is FREE */
 };
 
 struct tide_reply { /* written by the worker while the slot is CLAIMED */
-    uint32_t hand; /* the item being run; those before it are complete */
-    uint32_t next; /* link of the done stack, only after DONE */
-    uint32_t form; /* TIDE_REPLY_BLOCK and what the rooms above define */
+    uint32_t hand;  /* the item being run; those before it are complete */
+    uint32_t next;  /* link of the done stack, only after DONE */
+    uint32_t form;  /* TIDE_REPLY_BLOCK and what the rooms above define */
     uint32_t mark;
     uint64_t start_ns; /* when the slot was claimed */
     uint64_t end_ns;   /* when it was finished */
