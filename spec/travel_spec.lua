@@ -15,8 +15,9 @@ end
 
 describe("plain data", function()
   it("comes back as it was", function()
-    local values = { 0, -0.0, 1, -1, 63, 64, -64, 2 ^ 31, -2 ^ 31, 2 ^ 53, -2 ^ 53, 2 ^ 60, 0.1, 1e308,
-      5e-324, 1 / 0, -1 / 0, true, false, "", "text", ("x"):rep(63), ("x"):rep(64), ("\0\255"):rep(500) }
+    local values = { 0, -0.0, 1, -1, 63, 64, -64, 2 ^ 31, -2 ^ 31, 2 ^ 53, -2 ^ 53, 2 ^ 60, 0.1,
+      1e308, 5e-324, 1 / 0, -1 / 0, true, false, "", "text", ("x"):rep(63), ("x"):rep(64),
+      ("\0\255"):rep(500) }
     for _, value in ipairs(values) do
       assert.equal(value, (round_trip(value)))
       if value == 0 then assert.equal(1 / value, 1 / round_trip(value)) end
@@ -29,8 +30,8 @@ describe("plain data", function()
 
   it("keeps tables with holes, any keys, and any size", function()
     local key = { "key" }
-    local value = { 1, nil, 3, [0] = 0, [-1] = -1, [2 ^ 40] = 1, [1.5] = 1.5, [true] = 1, [key] = key,
-      text = { nested = {} } }
+    local value = { 1, nil, 3, [0] = 0, [-1] = -1, [2 ^ 40] = 1, [1.5] = 1.5, [true] = 1,
+      [key] = key, text = { nested = {} } }
     local back = round_trip(value)
     assert.same({ 1, nil, 3 }, { back[1], back[2], back[3] })
     for _, k in ipairs { 0, -1, 2 ^ 40, 1.5, true } do assert.equal(value[k], back[k]) end
@@ -81,9 +82,8 @@ describe("plain data", function()
     local Account = {}
     Account.__index = Account
     function Account:add(n) self.balance = self.balance + n end
-    local a, b = round_trip { balance = 1 }, nil
-    assert.is_nil(getmetatable(a))
-    a, b = unpack((round_trip { setmetatable({ balance = 1 }, Account),
+    assert.is_nil(getmetatable((round_trip { balance = 1 })))
+    local a, b = unpack((round_trip { setmetatable({ balance = 1 }, Account),
       setmetatable({ balance = 2 }, Account) }))
     a:add(5)
     assert.equal(6, a.balance)
@@ -147,7 +147,8 @@ describe("classes", function()
     refused(hooked(function(v) return setmetatable({}, getmetatable(v)) end))
     refused(hooked(function() return io.stdout end))
     for _, decode in ipairs { function() error "no" end, function() end } do
-      local ok, err = pcall(tidemill.decode, tidemill.encode(hooked(function() return 1 end, decode)))
+      local bytes = tidemill.encode(hooked(function() return 1 end, decode))
+      local ok, err = pcall(tidemill.decode, bytes)
       assert.is_false(ok)
       assert.equal("decode", err.kind)
     end
@@ -219,7 +220,9 @@ describe("functions", function()
     { "bytecode builtins", function() return math.deg(math.pi) + #table.remove { "x" } end, 181 },
     { "string methods", function() return ("x"):rep(3):upper() end, "XXX" },
     { "a global that it reads", function() return travel_scale * 2 end, 20 }, -- luacheck: ignore
-    { "a recursive global function", function() return travel_factorial(5) end, 120 }, -- luacheck: ignore
+    { "a recursive global function", function()
+      return travel_factorial(5) -- luacheck: ignore
+    end, 120 },
     { "a global read by a nested function", function()
       return (function() return travel_scale end)() -- luacheck: ignore
     end, 10 },
@@ -291,12 +294,12 @@ describe("functions", function()
     local ok, err = pcall(pool.map, pool, function() return out end, { 1 })
     assert.is_false(ok)
     assert.equal("encode", err.kind)
-    assert.is_truthy(err.message:find("cannot send upvalue 'out' of function <.-travel_spec.lua:%d+>: "
-      .. "userdata"), err.message)
+    local named = "cannot send upvalue 'out' of function <.-travel_spec.lua:%d+>: userdata"
+    assert.is_truthy(err.message:find(named), err.message)
     ok, err = pcall(pool.map, pool, function() return pattern end, { 1 })
     assert.is_false(ok)
-    assert.is_truthy(err.message:find("upvalue 'pattern' of function <.->, field deep%[1%]: a coroutine"),
-      err.message)
+    named = "upvalue 'pattern' of function <.->, field deep%[1%]: a coroutine"
+    assert.is_truthy(err.message:find(named), err.message)
     ok, err = pcall(pool.map, pool, "x -> x", { 1, { a = { b = io.stdout } } })
     assert.is_false(ok)
     assert.equal(2, err.index)

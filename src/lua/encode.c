@@ -190,9 +190,9 @@ static int encode_cdata(struct tide_encoder *e, int index)
     lua_pushvalue(L, index);
     lua_call(L, 1, 2);
     int failed;
-    if (lua_isnil(L, -1)) { /* nil and what it is, or a type and its bytes */
+    if (lua_isnil(L, -2)) { /* nil and what it is, or a type and its bytes */
         snprintf(e->reason_text, sizeof e->reason_text, "%s",
-                 lua_tostring(L, -2));
+                 lua_tostring(L, -1));
         failed = tide_encoder_fail(e, e->reason_text);
     } else {
         size_t length;
