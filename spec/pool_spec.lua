@@ -32,7 +32,7 @@ local function assert_exact(expected, value, what)
 end
 
 describe("tidemill.pool", function()
-  leaks.watch(before_each, after_each, assert)
+  leaks.watch(after_each, assert)
 
   describe("items", function()
     local edge = { 0, -0.0, 1 / 0, -1 / 0, 0 / 0, 2 ^ 53, 2 ^ 53 + 2, -2 ^ 63, 2 ^ 64, 5e-324, 0.1,

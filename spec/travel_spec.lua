@@ -177,11 +177,11 @@ travel_scale = 10 -- luacheck: ignore
 function travel_factorial(n) return n < 2 and 1 or n * travel_factorial(n - 1) end -- luacheck: ignore
 
 describe("functions", function()
-  leaks.watch(after_each, assert)
   local pool
 
   before_each(function() pool = tidemill.pool(2) end)
   after_each(function() pool:terminate() end)
+  leaks.watch(after_each, assert) -- after the pool's end
 
   -- Each function is run in a worker; what it returns there is what it returns here.
   local number, list, floor, str = 5, { 1, { 2 } }, math.floor, string

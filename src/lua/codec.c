@@ -1,10 +1,12 @@
 #include "lua/codec.h"
 
 #include "lua/factory.h"
+#include "lua/layout.h"
 #include "lua/state.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define KEY_CODEC "tidemill.codec"
 
@@ -13,7 +15,9 @@ static int codec_gc(lua_State *L)
     struct tide_codec *codec = lua_touserdata(L, 1);
     tide_names_free(&codec->names);
     tide_ptrmap_free(&codec->seen);
+    tide_tableset_free(&codec->met);
     free(codec->cells);
+    free(codec->models);
     return 0;
 }
 
@@ -27,6 +31,17 @@ static int load_cdata_helpers(lua_State *L)
     lua_getfield(L, -1, "decode");
     codec->cdata_decode = luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;
+}
+
+/* Read tables where they are, if that can be done and is not forbidden. */
+static void learn_layout(struct tide_codec *codec, lua_State *L)
+{
+    const char *choice = getenv("TIDEMILL_CODEC");
+    lua_createtable(L, 1, 0);
+    codec->ferry = luaL_ref(L, LUA_REGISTRYINDEX);
+    codec->reads_layout = (choice == NULL || strcmp(choice, "api") != 0) &&
+                          codec->captures_globals &&
+                          tide_layout_learn(&codec->format, L) == 0;
 }
 
 static struct tide_codec *make(lua_State *L)
@@ -43,11 +58,13 @@ static struct tide_codec *make(lua_State *L)
     codec->captures_globals = tide_bytecode_learn(&codec->format, L) == 0;
     codec->makes_factories =
         codec->captures_globals && tide_factory_learn(&codec->format, L) == 0;
+    learn_layout(codec, L);
     lua_pushcfunction(L, load_cdata_helpers);
     lua_pushlightuserdata(L, codec);
     if (lua_pcall(L, 1, 0, 0) != 0)
         lua_pop(L, 1);
     tide_names_init(&codec->names, L);
+    codec->names.reads_layout = codec->reads_layout;
     return codec;
 }
 

@@ -7,11 +7,12 @@
  * cycles included). Nothing is kept from one message to the next.
  *
  *   message   head [count] value...            count only with MULTI
- *             [later table, ..., NIL]          only with LATER
+ *             [later table..., NIL]            only with LATER; neither NUMBERS
+ *                                              nor of a shape
  *   count     varint
  *
  *   value     NIL | FALSE | TRUE
- *             INTEGER zigzag-varint            whole numbers up to 2^53, not -0
+ *             INT16 2 bytes | INT32 4 bytes    whole numbers, signed, not -0
  *             DOUBLE 8 bytes                   bit for bit
  *             SMALL_INT + n                    0 .. 63, the tag is the value
  *             STRING varint bytes | SHORT_STRING + length, bytes
@@ -19,6 +20,14 @@
  *                                              array and pair counts, then the
  *                                              array's values, the pairs, and
  *                                              with | WITH_META a metatable
+ *             NUMBERS u8 varint bytes          a table that is an array of
+ *                                              numbers: the bytes of each (1, 2,
+ *                                              4: signed whole, 8: a double),
+ *                                              how many, and so many bytes
+ *             SHAPE u8 key... value...         a table of pairs, all keys strings:
+ *                                              how many, the keys, the values;
+ *                                              shapes are numbered from 0
+ *             SHAPED u8 value...               a table with the keys of a shape
  *             REF varint                       an object seen before
  *             LATER_TABLE                      a table whose body follows at the
  *                                              end: so depth costs no recursion
@@ -48,23 +57,27 @@
 #include "lua/bytecode.h"
 #include "lua/names.h"
 #include "lua/ptrmap.h"
+#include "lua/shapes.h"
+#include "lua/tableset.h"
 
 #include <lua.h>
 #include <stdint.h>
 
 enum tide_head {
-    TIDE_HEAD_REFS = 0x01,  /* objects are referred to: number them */
-    TIDE_HEAD_LATER = 0x02, /* bodies follow the values */
-    TIDE_HEAD_MULTI = 0x04, /* a count and as many values */
-    TIDE_HEAD_ERROR = 0x08, /* what a job raised, see errors.h */
-    TIDE_HEAD_ALL = 0x0f
+    TIDE_HEAD_REFS = 0x01,   /* objects are referred to: number them */
+    TIDE_HEAD_LATER = 0x02,  /* bodies follow the values */
+    TIDE_HEAD_MULTI = 0x04,  /* a count and as many values */
+    TIDE_HEAD_ERROR = 0x08,  /* what a job raised, see errors.h */
+    TIDE_HEAD_SHAPES = 0x10, /* shapes are defined */
+    TIDE_HEAD_ALL = 0x1f
 };
 
 enum tide_tag {
     TIDE_TAG_NIL = 0,
     TIDE_TAG_FALSE,
     TIDE_TAG_TRUE,
-    TIDE_TAG_INTEGER,
+    TIDE_TAG_INT16,
+    TIDE_TAG_INT32,
     TIDE_TAG_DOUBLE,
     TIDE_TAG_STRING,
     TIDE_TAG_SMALL_TABLE,
@@ -77,6 +90,9 @@ enum tide_tag {
     TIDE_TAG_FUNCTION,
     TIDE_TAG_CDATA,
     TIDE_TAG_HOOKED,
+    TIDE_TAG_NUMBERS,
+    TIDE_TAG_SHAPE,
+    TIDE_TAG_SHAPED,
     TIDE_TAG_SHORT_STRING = 0x80,
     TIDE_TAG_SMALL_INT = 0xc0
 };
@@ -105,6 +121,13 @@ struct tide_codec {
     struct tide_cell_owner *cells; /* of the messages being decoded */
     uint32_t cell_count;
     size_t cell_capacity;
+    int reads_layout;          /* tables are read where they are */
+    int ferry;                 /* registry reference, see encode_direct.c */
+    struct tide_tableset met;  /* of a message without numbers */
+    struct tide_shapes shapes; /* of the message being encoded */
+    struct tide_model *models; /* of the messages being decoded */
+    uint32_t model_count;
+    size_t model_capacity;
     int cdata_encode; /* registry references of the helpers in Lua, or 0 */
     int cdata_decode;
     int makes_factories; /* see factory.h */

@@ -7,6 +7,8 @@
  * Stack of the Lua state while a message is read, from `base` on:
  *   base      objects by number (from 1), nil if nothing refers back
  *   base + 1  the environments of captured globals, nil until there is one
+ *   then      where the message has such: the numbers of later tables; the
+ *             shapes' keys and models
  *   ...       the values
  */
 #include "lua/decoder.h"
@@ -38,6 +40,15 @@ uint32_t tide_decoder_number(struct tide_decoder *d)
     return number;
 }
 
+int tide_decoder_enter(struct tide_decoder *d)
+{
+    if (d->depth >= TIDE_VALUE_DEPTH ||
+        !lua_checkstack(d->L, TIDE_DECODE_SLOTS))
+        return tide_decoder_fail_bytes(d);
+    d->depth++;
+    return 0;
+}
+
 /* ---- scalars ---- */
 
 static int decode_double(struct tide_decoder *d)
@@ -51,12 +62,21 @@ static int decode_double(struct tide_decoder *d)
     return 0;
 }
 
-static int decode_integer(struct tide_decoder *d)
+static int decode_integer(struct tide_decoder *d, unsigned tag)
 {
-    uint64_t zigzag = tide_read_varint(&d->in);
-    int64_t whole = (int64_t)(zigzag >> 1) ^ -(int64_t)(zigzag & 1);
-    lua_pushnumber(d->L, (double)whole);
-    return d->in.bad ? tide_decoder_fail_bytes(d) : 0;
+    int16_t half = 0;
+    int32_t whole = 0;
+    int is_short = tag == TIDE_TAG_INT16;
+    const unsigned char *bytes =
+        tide_read(&d->in, is_short ? sizeof half : sizeof whole);
+    if (bytes == NULL)
+        return tide_decoder_fail_bytes(d);
+    if (is_short)
+        memcpy(&half, bytes, sizeof half);
+    else
+        memcpy(&whole, bytes, sizeof whole);
+    lua_pushnumber(d->L, is_short ? half : whole);
+    return 0;
 }
 
 static int decode_string(struct tide_decoder *d, uint64_t length)
@@ -174,15 +194,11 @@ static int decode_ref(struct tide_decoder *d)
     return 0;
 }
 
-static int decode_array(struct tide_decoder *d, uint32_t count)
+/* Not for strings: lua_tonumber() makes a NaN of "nan". */
+static int is_nan(lua_State *L, int index)
 {
-    int table = lua_gettop(d->L);
-    for (uint32_t i = 1; i <= count; i++) {
-        if (tide_decode_value(d) != 0)
-            return -1;
-        lua_rawseti(d->L, table, (int)i);
-    }
-    return 0;
+    return lua_type(L, index) == LUA_TNUMBER &&
+           lua_tonumber(L, index) != lua_tonumber(L, index);
 }
 
 static int decode_pairs(struct tide_decoder *d, uint32_t count)
@@ -191,8 +207,7 @@ static int decode_pairs(struct tide_decoder *d, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         if (tide_decode_value(d) != 0)
             return -1;
-        double key = lua_tonumber(d->L, -1);
-        if (lua_isnil(d->L, -1) || key != key)
+        if (lua_isnil(d->L, -1) || is_nan(d->L, -1))
             return tide_decoder_fail_bytes(d);
         if (tide_decode_value(d) != 0)
             return -1;
@@ -233,10 +248,10 @@ static int read_table_head(struct tide_decoder *d, unsigned tag,
 static int fill_table(struct tide_decoder *d, const struct table_head *head)
 {
     lua_State *L = d->L;
-    if (d->depth >= TIDE_VALUE_DEPTH || !lua_checkstack(L, TIDE_DECODE_SLOTS))
-        return tide_decoder_fail_bytes(d);
-    d->depth++;
-    if (decode_array(d, head->array) != 0 || decode_pairs(d, head->pairs) != 0)
+    if (tide_decoder_enter(d) != 0)
+        return -1;
+    if (tide_decode_array(d, head->array) != 0 ||
+        decode_pairs(d, head->pairs) != 0)
         return -1;
     if (head->has_meta) {
         if (tide_decode_value(d) != 0)
@@ -301,8 +316,9 @@ static int decode_tagged(struct tide_decoder *d, unsigned tag)
     case TIDE_TAG_TRUE:
         lua_pushboolean(d->L, tag == TIDE_TAG_TRUE);
         return 0;
-    case TIDE_TAG_INTEGER:
-        return decode_integer(d);
+    case TIDE_TAG_INT16:
+    case TIDE_TAG_INT32:
+        return decode_integer(d, tag);
     case TIDE_TAG_DOUBLE:
         return decode_double(d);
     case TIDE_TAG_STRING:
@@ -322,6 +338,12 @@ static int decode_tagged(struct tide_decoder *d, unsigned tag)
         return tide_decode_function(d);
     case TIDE_TAG_CDATA:
         return decode_cdata(d);
+    case TIDE_TAG_NUMBERS:
+        return tide_decode_numbers(d);
+    case TIDE_TAG_SHAPE:
+        return tide_decode_shape(d);
+    case TIDE_TAG_SHAPED:
+        return tide_decode_shaped(d);
     case TIDE_TAG_HOOKED:
         return tide_decode_hooked(d);
     default:
@@ -356,6 +378,28 @@ static int decode_values(struct tide_decoder *d, unsigned head, uint64_t count)
     return (head & TIDE_HEAD_LATER) != 0 ? decode_bodies(d) : 0;
 }
 
+/* Push what the head asks for below the values; returns how many slots. */
+static int push_tables(struct tide_decoder *d, unsigned head)
+{
+    lua_State *L = d->L;
+    int kept = 0;
+    if ((head & TIDE_HEAD_REFS) != 0) {
+        d->numbered = 1;
+        lua_newtable(L);
+        lua_pushnil(L);
+        kept = 2;
+    }
+    if (d->numbered && (head & TIDE_HEAD_LATER) != 0) {
+        lua_newtable(L);
+        d->later = d->base + kept++;
+    }
+    if ((head & TIDE_HEAD_SHAPES) != 0) {
+        lua_newtable(L);
+        d->shapes = d->base + kept++;
+    }
+    return kept;
+}
+
 int tide_decode(struct tide_codec *codec, lua_State *L,
                 const unsigned char **at, const unsigned char *end, int *count,
                 unsigned *head_out, struct tide_error *err)
@@ -372,27 +416,20 @@ int tide_decode(struct tide_codec *codec, lua_State *L,
         (head & TIDE_HEAD_MULTI) != 0 ? tide_read_varint(&d.in) : 1;
     uint32_t cells = codec->cell_count; /* a hook may decode within this */
     d.first_cell = cells;
+    uint32_t models = codec->model_count;
+    d.first_model = models;
     int failed = d.in.bad || (head & ~(unsigned)TIDE_HEAD_ALL) != 0 ||
                  !lua_checkstack(L, 3 * TIDE_DECODE_SLOTS);
     if (failed) {
         tide_decoder_fail_bytes(&d);
     } else {
-        int kept = 0;
-        if ((head & TIDE_HEAD_REFS) != 0) {
-            d.numbered = 1;
-            lua_newtable(L);
-            lua_pushnil(L);
-            kept = 2;
-            if ((head & TIDE_HEAD_LATER) != 0) {
-                lua_newtable(L);
-                d.later = top + ++kept;
-            }
-        }
+        int kept = push_tables(&d, head);
         failed = decode_values(&d, head, values);
         for (; kept > 0 && !failed; kept--)
             lua_remove(L, top + 1);
     }
     codec->cell_count = cells;
+    codec->model_count = models;
     if (failed) {
         lua_settop(L, top);
         return TIDE_EINVAL;

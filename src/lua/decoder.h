@@ -6,6 +6,7 @@
 #define TIDE_LUA_DECODER_H
 
 #include "lua/codec.h"
+#include "lua/layout.h"
 #include "lua/reader.h"
 
 enum { TIDE_DECODE_SLOTS = 6 /* of the Lua stack, that a level may use */ };
@@ -22,7 +23,9 @@ struct tide_decoder {
     uint32_t object_count;
     uint32_t first_cell; /* in the codec's list */
     uint32_t later_count;
-    int later; /* stack index of the numbers of later tables */
+    int later;  /* stack index of the numbers of later tables */
+    int shapes; /* stack index of keys and model of each shape, in turn */
+    uint32_t first_model; /* in the codec's list */
 };
 
 /** Note why; the first reason counts. Always returns -1. */
@@ -32,8 +35,17 @@ int tide_decoder_fail_bytes(struct tide_decoder *d);
 /** Keep the object on top under the next number; returns the number. */
 uint32_t tide_decoder_number(struct tide_decoder *d);
 
+/** Go a level deeper, with room on the stack; the caller decrements `depth`. */
+int tide_decoder_enter(struct tide_decoder *d);
+
 /** Push one value, for which the caller has room. @return 0, -1 */
 int tide_decode_value(struct tide_decoder *d);
+/** The elements 1 .. count of the fresh table on top. */
+int tide_decode_array(struct tide_decoder *d, uint32_t count);
+/** Push the table that follows the tag. */
+int tide_decode_numbers(struct tide_decoder *d);
+int tide_decode_shape(struct tide_decoder *d);
+int tide_decode_shaped(struct tide_decoder *d);
 int tide_decode_hooked(struct tide_decoder *d);
 int tide_decode_function(struct tide_decoder *d);
 

@@ -14,6 +14,7 @@
  * and each adds its step to the path in the error text.
  */
 #include "lua/encoder.h"
+#include "lua/writer.h"
 
 #include <lauxlib.h>
 #include <stdio.h>
@@ -54,7 +55,7 @@ static void close_field(struct tide_encoder *e)
 }
 
 /* Add the key at `index` to the front of the path. Always returns -1. */
-static int at_key(struct tide_encoder *e, int index)
+int tide_encoder_at_key(struct tide_encoder *e, int index)
 {
     char step[80];
     int type = lua_type(e->L, index);
@@ -106,15 +107,6 @@ int tide_encoder_put_byte(struct tide_encoder *e, unsigned byte)
     return 0;
 }
 
-static size_t write_varint(unsigned char *at, uint64_t value)
-{
-    size_t size = 0;
-    for (; value >= 0x80; value >>= 7)
-        at[size++] = (unsigned char)(value | 0x80);
-    at[size++] = (unsigned char)value;
-    return size;
-}
-
 /* `tag` and a varint. */
 int tide_encoder_put_tagged(struct tide_encoder *e, unsigned tag,
                             uint64_t value)
@@ -123,14 +115,15 @@ int tide_encoder_put_tagged(struct tide_encoder *e, unsigned tag,
     if (at == NULL)
         return tide_encoder_fail_memory(e);
     *at = (unsigned char)tag;
-    e->out->used += 1 + write_varint(at + 1, value);
+    e->out->used += (size_t)(tide_write_varint(at + 1, value) - at);
     return 0;
 }
 
 int tide_encoder_put_varint(struct tide_encoder *e, uint64_t value)
 {
-    unsigned char bytes[10];
-    return tide_encoder_put(e, bytes, write_varint(bytes, value));
+    unsigned char bytes[TIDE_VARINT_MAX];
+    size_t size = (size_t)(tide_write_varint(bytes, value) - bytes);
+    return tide_encoder_put(e, bytes, size);
 }
 
 static int put_text(struct tide_encoder *e, const char *text)
@@ -144,29 +137,10 @@ static int put_text(struct tide_encoder *e, const char *text)
 
 static int encode_number(struct tide_encoder *e, double number)
 {
-    const double whole_limit = 9007199254740992.0; /* 2^53 */
-    unsigned char *at = tide_buffer_reserve(e->out, 11);
+    unsigned char *at = tide_buffer_reserve(e->out, TIDE_NUMBER_MAX);
     if (at == NULL)
         return tide_encoder_fail_memory(e);
-    if (number > -whole_limit && number < whole_limit) {
-        int64_t whole = (int64_t)number;
-        uint64_t bits;
-        memcpy(&bits, &number, sizeof bits);
-        if ((double)whole == number && (whole != 0 || bits == 0)) {
-            if (whole >= 0 && whole <= TIDE_SHORT_MAX) {
-                at[0] = (unsigned char)(TIDE_TAG_SMALL_INT + whole);
-                e->out->used += 1;
-                return 0;
-            }
-            at[0] = TIDE_TAG_INTEGER;
-            uint64_t zigzag = (uint64_t)whole << 1 ^ (uint64_t)(whole >> 63);
-            e->out->used += 1 + write_varint(at + 1, zigzag);
-            return 0;
-        }
-    }
-    at[0] = TIDE_TAG_DOUBLE;
-    memcpy(at + 1, &number, sizeof number);
-    e->out->used += 1 + sizeof number;
+    e->out->used += (size_t)(tide_write_number(at, number) - at);
     return 0;
 }
 
@@ -229,63 +203,6 @@ int tide_encoder_refer(struct tide_encoder *e, const void *object)
     return 0;
 }
 
-static void store_counts(struct tide_encoder *e, size_t head, int small,
-                         uint32_t array, uint32_t pairs)
-{
-    unsigned char *at = e->out->data + head;
-    if (small) {
-        at[0] = (unsigned char)array;
-        at[1] = (unsigned char)pairs;
-    } else {
-        memcpy(at, &array, sizeof array);
-        memcpy(at + sizeof array, &pairs, sizeof pairs);
-    }
-}
-
-/* A table outgrew its small counts: make room for large ones. */
-static int widen(struct tide_encoder *e, size_t head)
-{
-    const size_t more = 2 * sizeof(uint32_t) - 2;
-    if (tide_buffer_reserve(e->out, more) == NULL)
-        return tide_encoder_fail_memory(e);
-    unsigned char *body = e->out->data + head + 2;
-    memmove(body + more, body, e->out->used - head - 2);
-    e->out->used += more;
-    e->out->data[head - 1] += TIDE_TAG_TABLE - TIDE_TAG_SMALL_TABLE;
-    return 0;
-}
-
-/* The array values and pairs of the table at `index`, counts at `head`. */
-static int encode_entries(struct tide_encoder *e, int index, size_t head,
-                          int small)
-{
-    lua_State *L = e->L;
-    uint32_t array = 0, pairs = 0;
-    lua_pushnil(L);
-    while (lua_next(L, index) != 0) {
-        int value = lua_gettop(L);
-        if (small &&
-            (array == TIDE_SMALL_TABLE_MAX || pairs == TIDE_SMALL_TABLE_MAX)) {
-            if (widen(e, head) != 0)
-                return -1;
-            small = 0;
-        }
-        if (pairs == 0 && lua_type(L, value - 1) == LUA_TNUMBER &&
-            lua_tonumber(L, value - 1) == array + 1.0) {
-            array++;
-        } else {
-            pairs++;
-            if (tide_encode_value(e, value - 1) != 0)
-                return at_key(e, value - 1);
-        }
-        if (tide_encode_value(e, value) != 0)
-            return at_key(e, value - 1);
-        lua_settop(L, value - 1);
-    }
-    store_counts(e, head, small, array, pairs);
-    return 0;
-}
-
 /* The name of a metatable, which its module may have been loaded for just now. */
 static const struct tide_name *name_metatable(struct tide_encoder *e,
                                               const void *object)
@@ -317,31 +234,7 @@ int tide_encode_metatable(struct tide_encoder *e, int index)
     return failed;
 }
 
-/* The body of a table: tag, counts, entries, metatable. */
-static int encode_table_body(struct tide_encoder *e, int index)
-{
-    lua_State *L = e->L;
-    int has_meta = lua_getmetatable(L, index);
-    if (has_meta)
-        lua_pop(L, 1);
-    int small = lua_objlen(L, index) <= TIDE_SMALL_TABLE_MAX;
-    unsigned tag = small ? TIDE_TAG_SMALL_TABLE : TIDE_TAG_TABLE;
-    size_t count_bytes = small ? 2 : 2 * sizeof(uint32_t);
-    if (!lua_checkstack(L, TIDE_LEVEL_SLOTS))
-        return tide_encoder_fail_memory(e);
-    if (tide_encoder_put_byte(e, has_meta ? tag + 1 : tag) != 0 ||
-        tide_buffer_reserve(e->out, count_bytes) == NULL)
-        return tide_encoder_fail_memory(e);
-    size_t head = e->out->used;
-    e->out->used += count_bytes;
-    e->depth++;
-    int failed = encode_entries(e, index, head, small) ||
-                 (has_meta && tide_encode_metatable(e, index));
-    e->depth--;
-    return failed ? -1 : 0;
-}
-
-static int postpone(struct tide_encoder *e, int index)
+int tide_encoder_postpone(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
     if (e->later_count == 0) {
@@ -366,8 +259,8 @@ static int encode_table(struct tide_encoder *e, int index)
     int referred = tide_encoder_refer(e, object);
     if (referred != 0)
         return referred < 0 ? -1 : 0;
-    return e->depth >= TIDE_TABLE_DEPTH ? postpone(e, index)
-                                        : encode_table_body(e, index);
+    return e->depth >= TIDE_TABLE_DEPTH ? tide_encoder_postpone(e, index)
+                                        : tide_encode_body(e, index);
 }
 
 /* ---- values ---- */
@@ -394,7 +287,8 @@ int tide_encode_value(struct tide_encoder *e, int index)
     case LUA_TSTRING:
         return tide_encode_string(e, index);
     case LUA_TTABLE:
-        return encode_table(e, index);
+        return e->codec->reads_layout ? tide_encode_table_direct(e, index)
+                                      : encode_table(e, index);
     case LUA_TFUNCTION:
         return tide_encode_function(e, index);
     case CDATA_TYPE:
@@ -413,7 +307,9 @@ static int encode_later(struct tide_encoder *e)
     lua_State *L = e->L;
     for (int i = 1; i <= e->later_count; i++) { /* it may grow on the way */
         lua_rawgeti(L, e->base, i);
-        if (encode_table_body(e, lua_gettop(L)) != 0)
+        int body = lua_gettop(L);
+        if (e->codec->reads_layout ? tide_encode_body_direct(e, body) != 0
+                                   : tide_encode_body(e, body) != 0)
             return -1;
         lua_pop(L, 1);
         lua_pushnil(L);
@@ -431,14 +327,17 @@ static int report(struct tide_encoder *e)
                      e->path[0] ? ": " : "", e->reason);
 }
 
-/* One message from the values at `first`. */
-static int encode_message(struct tide_encoder *e, int first, int count)
+int tide_encode_message(struct tide_encoder *e, int first, int count)
 {
     lua_State *L = e->L;
     size_t start = e->out->used;
     int top = lua_gettop(L);
     e->base = top + 1;
-    tide_ptrmap_clear(e->seen);
+    if (e->numbers)
+        tide_ptrmap_clear(e->seen);
+    else
+        tide_tableset_clear(&e->codec->met);
+    e->shape_generation = ++e->codec->shapes.generation;
     if (!lua_checkstack(L, 2 * TIDE_LEVEL_SLOTS))
         return tide_encoder_fail_memory(e);
     lua_settop(L, top + 3);
@@ -457,47 +356,6 @@ static int encode_message(struct tide_encoder *e, int first, int count)
     return failed;
 }
 
-/* As a C function of its own: the encoder, then the values. */
-static int encode_protected(lua_State *L)
-{
-    struct tide_encoder *e = lua_touserdata(L, 1);
-    if (encode_message(e, 2, lua_gettop(L) - 1) != 0)
-        lua_pushboolean(L, 0);
-    else
-        lua_pushboolean(L, 1);
-    return 1;
-}
-
-/*
- * Once more for a message with hooks: with a map of its own, since a hook may
- * encode something itself, and under lua_pcall(), since a hook may change a table
- * that is being walked.
- */
-static int encode_with_hooks(struct tide_encoder *e, int first, int count)
-{
-    lua_State *L = e->L;
-    struct tide_ptrmap seen = { 0 };
-    size_t start = e->out->used;
-    int top = lua_gettop(L);
-    e->seen = &seen;
-    e->runs_hooks = 1;
-    if (!lua_checkstack(L, count + 2))
-        return tide_encoder_fail_memory(e);
-    lua_pushcfunction(L, encode_protected);
-    lua_pushlightuserdata(L, e);
-    for (int i = 0; i < count; i++)
-        lua_pushvalue(L, first + i);
-    int failed = lua_pcall(L, count + 1, 1, 0);
-    if (failed) {
-        e->out->used = start;
-        tide_encoder_fail(e, "a value that changed while it was sent");
-    }
-    failed = failed || !lua_toboolean(L, -1);
-    tide_ptrmap_free(&seen);
-    lua_settop(L, top);
-    return failed;
-}
-
 int tide_encode(struct tide_codec *codec, lua_State *L,
                 struct tide_buffer *buffer, int first, int count, unsigned head,
                 struct tide_error *err)
@@ -509,10 +367,17 @@ int tide_encode(struct tide_codec *codec, lua_State *L,
                                         .err = err,
                                         .head = head };
     struct tide_encoder e = fresh;
-    int failed = encode_message(&e, first, count);
+    e.numbers = !codec->reads_layout || lua_isfunction(L, first);
+    int failed = tide_encode_message(&e, first, count);
+    if (failed && e.wants_numbers) {
+        e = fresh;
+        e.numbers = 1;
+        failed = tide_encode_message(&e, first, count);
+    }
     if (failed && e.wants_hooks) {
         e = fresh;
-        failed = encode_with_hooks(&e, first, count);
+        e.numbers = 1;
+        failed = tide_encode_with_hooks(&e, first, count);
     }
     return failed ? report(&e) : TIDE_OK;
 }

@@ -6,6 +6,7 @@
 #define TIDE_LUA_ENCODER_H
 
 #include "lua/codec.h"
+#include "lua/layout.h"
 
 enum {
     TIDE_LEVEL_SLOTS = 8, /* of the Lua stack, that a level may use */
@@ -27,6 +28,11 @@ struct tide_encoder {
     uint32_t cell_count;
     uint32_t environment_count; /* that globals were captured from */
     unsigned head;
+    int numbers;       /* objects are numbered; else tables are only noted */
+    int wants_numbers; /* they are needed: start again, with them */
+    struct tide_frame *frame; /* innermost, see encode_direct.c */
+    uint32_t shape_generation;
+    uint32_t shape_count;
     int runs_hooks;    /* protected: a hook may be called */
     int wants_hooks;   /* one is needed: start again, protected */
     int path_is_field; /* the path so far begins with a field */
@@ -56,13 +62,32 @@ int tide_encoder_put_tagged(struct tide_encoder *e, unsigned tag,
 /** Refer to an object seen before (returns 1), or number a new one (0). */
 int tide_encoder_refer(struct tide_encoder *e, const void *object);
 
+/** Add the key at `index` to the path. Always returns -1. */
+int tide_encoder_at_key(struct tide_encoder *e, int index);
+
+/** Write the counts of a table to the message, `at` bytes into the buffer. */
+void tide_encoder_store_counts(struct tide_encoder *e, size_t at, int small,
+                               uint32_t array, uint32_t pairs);
+
+/** Write the body of the table at `index` later, a mark for it now. */
+int tide_encoder_postpone(struct tide_encoder *e, int index);
+
 int tide_encode_name(struct tide_encoder *e, const struct tide_name *name);
 int tide_encode_string(struct tide_encoder *e, int index);
 /** Write the metatable of the value at `index`, which has one. */
 int tide_encode_metatable(struct tide_encoder *e, int index);
 /** Write a table or userdata by its hook. @return 1; 0 if it has none; -1 */
 int tide_encode_hooked(struct tide_encoder *e, int index);
+/** Write the body of a table by the public functions. */
+int tide_encode_body(struct tide_encoder *e, int index);
+/** The same by the layout, and a table in whichever form suits it. */
+int tide_encode_body_direct(struct tide_encoder *e, int index);
+int tide_encode_table_direct(struct tide_encoder *e, int index);
 int tide_encode_function(struct tide_encoder *e, int index);
 int tide_encode_value(struct tide_encoder *e, int index);
+/** One message with the `count` values from `first` on. */
+int tide_encode_message(struct tide_encoder *e, int first, int count);
+/** The same for one that has hooks, after it failed for wanting them. */
+int tide_encode_with_hooks(struct tide_encoder *e, int first, int count);
 
 #endif

@@ -98,6 +98,49 @@ int tide_encode_hooked(struct tide_encoder *e, int index)
     return referred < 0 ? -1 : 1;
 }
 
+/* As a C function of its own: the encoder, then the values. */
+static int encode_protected(lua_State *L)
+{
+    struct tide_encoder *e = lua_touserdata(L, 1);
+    if (tide_encode_message(e, 2, lua_gettop(L) - 1) != 0)
+        lua_pushboolean(L, 0);
+    else
+        lua_pushboolean(L, 1);
+    return 1;
+}
+
+/*
+ * Once more for a message with hooks: with a map of its own, since a hook may
+ * encode something itself, and under lua_pcall(), since a hook may change a table
+ * that is being walked.
+ */
+int tide_encode_with_hooks(struct tide_encoder *e, int first, int count)
+{
+    lua_State *L = e->L;
+    struct tide_ptrmap seen = { 0 };
+    size_t start = e->out->used;
+    int top = lua_gettop(L);
+    if (!lua_checkstack(L, count + 2))
+        return tide_encoder_fail_memory(e);
+    struct tide_ptrmap *outer = e->seen;
+    e->seen = &seen;
+    e->runs_hooks = 1;
+    lua_pushcfunction(L, encode_protected);
+    lua_pushlightuserdata(L, e);
+    for (int i = 0; i < count; i++)
+        lua_pushvalue(L, first + i);
+    int failed = lua_pcall(L, count + 1, 1, 0);
+    if (failed) {
+        e->out->used = start;
+        tide_encoder_fail(e, "a value that changed while it was sent");
+    }
+    failed = failed || !lua_toboolean(L, -1);
+    tide_ptrmap_free(&seen);
+    e->seen = outer;
+    lua_settop(L, top);
+    return failed;
+}
+
 /* ---- decoding ---- */
 
 int tide_decode_hooked(struct tide_decoder *d)

@@ -79,7 +79,27 @@ void tide_error_object_push(lua_State *L, const char *kind,
  */
 void tide_job_fail_item(struct tide_lua_job *job, lua_State *L, uint64_t index);
 
+/** Report `settled` items of a span that has come back or could not go out. */
+void tide_job_settle_span(struct tide_lua_job *job,
+                          const struct tide_span *span, uint32_t settled,
+                          uint64_t elapsed_ns);
+
+/** Take in every outcome that has arrived. */
+void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L);
+
+/**
+ * An error left an outcome half taken in: its job fails with the error object on
+ * top, which is popped.
+ */
+void tide_jobs_abandon(struct tide_lua_pool *owner, lua_State *L);
+
 /* ---- jobs.c ---- */
+
+/** Put a job on the feed list of its pool, if it is not on it. */
+void tide_job_join_feed(struct tide_lua_job *job);
+
+/** Let go of a job that has come to its end. */
+void tide_job_retire(struct tide_lua_job *job, lua_State *L);
 
 /** Push the value `which` of a job. */
 void tide_job_push(const struct tide_lua_job *job, lua_State *L,

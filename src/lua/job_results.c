@@ -235,3 +235,65 @@ uint32_t tide_job_take_results(struct tide_lua_job *job, lua_State *L,
     lua_settop(L, in.results - 1);
     return complete;
 }
+
+/* ---- taking in ---- */
+
+void tide_job_settle_span(struct tide_lua_job *job,
+                          const struct tide_span *span, uint32_t settled,
+                          uint64_t elapsed_ns)
+{
+    struct tide_segment *segment =
+        tide_job_report(&job->ledger, span, settled, elapsed_ns);
+    if (segment != NULL)
+        tide_segment_free(segment, job->owner);
+    if (job->ledger.again_count > 0)
+        tide_job_join_feed(job);
+}
+
+static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
+{
+    const struct tide_outcome *outcome = &owner->outcome;
+    struct tide_flight *flight = (void *)(uintptr_t)outcome->tag;
+    struct tide_lua_job *job = flight->job;
+    uint32_t size = flight->span.last - flight->span.first;
+    uint32_t settled = size;
+    if (job->state == TIDE_JOB_RUNNING)
+        settled = tide_job_take_results(job, L, &flight->span, outcome);
+    uint64_t elapsed_ns = 0;
+    if (!outcome->lost && outcome->reply.end_ns > outcome->reply.start_ns)
+        elapsed_ns = outcome->reply.end_ns - outcome->reply.start_ns;
+    tide_job_settle_span(job, &flight->span, settled, elapsed_ns);
+}
+
+/* Give the outcome back; its job may be over with it. */
+static void release_outcome(struct tide_lua_pool *owner, lua_State *L)
+{
+    struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
+    struct tide_lua_job *job = flight->job;
+    flight->next_free = owner->free_flights;
+    owner->free_flights = flight;
+    owner->taking = 0;
+    tide_pool_release(owner->pool, &owner->outcome);
+    if (tide_job_is_over(&job->ledger))
+        tide_job_retire(job, L);
+}
+
+void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L)
+{
+    while (tide_pool_receive(owner->pool, &owner->outcome) == TIDE_OK) {
+        owner->taking = 1;
+        take_outcome(owner, L);
+        release_outcome(owner, L);
+    }
+}
+
+/* An error left an outcome half taken in: its job fails with it. */
+void tide_jobs_abandon(struct tide_lua_pool *owner, lua_State *L)
+{
+    struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
+    struct tide_lua_job *job = flight->job;
+    tide_job_fail(job, L);
+    tide_job_settle_span(job, &flight->span,
+                         flight->span.last - flight->span.first, 0);
+    release_outcome(owner, L);
+}

@@ -94,7 +94,7 @@ int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
     return 0;
 }
 
-static void join_feed(struct tide_lua_job *job)
+void tide_job_join_feed(struct tide_lua_job *job)
 {
     struct tide_lua_pool *owner = job->owner;
     if (job->feeding)
@@ -137,7 +137,7 @@ static void unlink_job(struct tide_lua_job *job)
 }
 
 /* Let go of a job that has come to its end. */
-static void retire(struct tide_lua_job *job, lua_State *L)
+void tide_job_retire(struct tide_lua_job *job, lua_State *L)
 {
     struct tide_lua_pool *owner = job->owner;
     if (job->state == TIDE_JOB_RUNNING)
@@ -166,7 +166,7 @@ void tide_jobs_fail_all(struct tide_lua_pool *owner, lua_State *L,
     while (owner->jobs != NULL) {
         tide_error_object_push(L, kind, message);
         tide_job_fail(owner->jobs, L);
-        retire(owner->jobs, L);
+        tide_job_retire(owner->jobs, L);
     }
 }
 
@@ -180,66 +180,6 @@ void tide_jobs_free(struct tide_lua_pool *owner, lua_State *L)
     free(owner->flights);
     owner->pool = NULL;
     owner->flights = NULL;
-}
-
-/* ---- taking in ---- */
-
-static void report(struct tide_lua_job *job, const struct tide_span *span,
-                   uint32_t settled, uint64_t elapsed_ns)
-{
-    struct tide_segment *segment =
-        tide_job_report(&job->ledger, span, settled, elapsed_ns);
-    if (segment != NULL)
-        tide_segment_free(segment, job->owner);
-    if (job->ledger.again_count > 0)
-        join_feed(job);
-}
-
-static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
-{
-    const struct tide_outcome *outcome = &owner->outcome;
-    struct tide_flight *flight = (void *)(uintptr_t)outcome->tag;
-    struct tide_lua_job *job = flight->job;
-    uint32_t size = flight->span.last - flight->span.first;
-    uint32_t settled = size;
-    if (job->state == TIDE_JOB_RUNNING)
-        settled = tide_job_take_results(job, L, &flight->span, outcome);
-    uint64_t elapsed_ns = 0;
-    if (!outcome->lost && outcome->reply.end_ns > outcome->reply.start_ns)
-        elapsed_ns = outcome->reply.end_ns - outcome->reply.start_ns;
-    report(job, &flight->span, settled, elapsed_ns);
-}
-
-/* Give the outcome back; its job may be over with it. */
-static void release_outcome(struct tide_lua_pool *owner, lua_State *L)
-{
-    struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
-    struct tide_lua_job *job = flight->job;
-    flight->next_free = owner->free_flights;
-    owner->free_flights = flight;
-    owner->taking = 0;
-    tide_pool_release(owner->pool, &owner->outcome);
-    if (tide_job_is_over(&job->ledger))
-        retire(job, L);
-}
-
-static void take_in(struct tide_lua_pool *owner, lua_State *L)
-{
-    while (tide_pool_receive(owner->pool, &owner->outcome) == TIDE_OK) {
-        owner->taking = 1;
-        take_outcome(owner, L);
-        release_outcome(owner, L);
-    }
-}
-
-/* An error left an outcome half taken in: its job fails with it. */
-static void abandon_outcome(struct tide_lua_pool *owner, lua_State *L)
-{
-    struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
-    struct tide_lua_job *job = flight->job;
-    tide_job_fail(job, L);
-    report(job, &flight->span, flight->span.last - flight->span.first, 0);
-    release_outcome(owner, L);
 }
 
 /* ---- handing out ---- */
@@ -292,7 +232,7 @@ static int hand_out_span(struct tide_lua_job *job, lua_State *L)
         return 0;
     if (submit_span(job, &span) == 0)
         return 1;
-    report(job, &span, 0, 0);
+    tide_job_settle_span(job, &span, 0, 0);
     return 0;
 }
 
@@ -349,7 +289,7 @@ static void hand_out(struct tide_lua_pool *owner, lua_State *L)
         leave_feed(at);
         if (tide_job_is_over(
                 &job->ledger)) /* it had no items, or they failed */
-            retire(job, L);
+            tide_job_retire(job, L);
     }
 }
 
@@ -373,7 +313,7 @@ static int step_protected(lua_State *L)
     struct tide_lua_job *eager = lua_touserdata(L, 3);
     owner->at = 2;
     if (eager == NULL || !tide_pool_has_slot(owner->pool))
-        take_in(owner, L);
+        tide_jobs_take_in(owner, L);
     if (eager != NULL)
         encode_all(eager, L);
     if (owner->pool->gone)
@@ -391,7 +331,7 @@ static void recover(struct tide_lua_pool *owner, lua_State *L)
                            text ? text : "an error without text");
     lua_replace(L, -2);
     if (owner->taking)
-        abandon_outcome(owner, L);
+        tide_jobs_abandon(owner, L);
     else if (owner->feeding != NULL)
         tide_job_fail(owner->feeding, L);
     else
@@ -466,7 +406,7 @@ struct tide_lua_job *tide_jobs_start(struct tide_lua_pool *owner, lua_State *L,
     lua_pushvalue(L, -1);
     job->self = luaL_ref(L, owner->at);
     link_job(job);
-    join_feed(job);
+    tide_job_join_feed(job);
     step(owner, L, job);
     return job;
 }

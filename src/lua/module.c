@@ -336,112 +336,6 @@ static int core_outcome(lua_State *L)
     return 2;
 }
 
-/* ---- the codec ---- */
-
-static int raise_encode(lua_State *L, const struct tide_error *err)
-{
-    lua_pushfstring(L, "cannot send %s", err->text);
-    tide_error_object_push(L, "encode", lua_tostring(L, -1));
-    return lua_error(L);
-}
-
-/* encode(...) -> one message with these values, as a string */
-static int core_encode(lua_State *L)
-{
-    struct tide_codec *codec = tide_codec_of(L);
-    struct tide_error err;
-    struct tide_buffer text;
-    tide_buffer_init(&text);
-    int status =
-        tide_encode(codec, L, &text, 1, lua_gettop(L), TIDE_HEAD_MULTI, &err);
-    if (status == TIDE_OK)
-        lua_pushlstring(L, (const char *)text.data, text.used);
-    tide_buffer_free(&text);
-    return status == TIDE_OK ? 1 : raise_encode(L, &err);
-}
-
-/* decode(string) -> the values */
-static int core_decode(lua_State *L)
-{
-    size_t size;
-    const unsigned char *at = (const void *)luaL_checklstring(L, 1, &size);
-    const unsigned char *end = at + size;
-    struct tide_error err;
-    int count;
-    if (tide_decode(tide_codec_of(L), L, &at, end, &count, NULL, &err) ==
-            TIDE_OK &&
-        at == end)
-        return count;
-    lua_pushfstring(L, "cannot decode: %s",
-                    err.status == TIDE_OK ? "bytes are left over" : err.text);
-    tide_error_object_push(L, "decode", lua_tostring(L, -1));
-    return lua_error(L);
-}
-
-/* register(name, metatable) */
-static int core_register(lua_State *L)
-{
-    luaL_checkstring(L, 1);
-    luaL_checktype(L, 2, LUA_TTABLE);
-    tide_names_register(&tide_codec_of(L)->names, L, 1, 2);
-    return 0;
-}
-
-/* plain_classes(on): registered classes go by value, to be registered there */
-static int core_plain_classes(lua_State *L)
-{
-    tide_codec_of(L)->plain_classes = lua_toboolean(L, 1);
-    return 0;
-}
-
-/* hide_globals(set): globals never captured, assigned by an initializer */
-static int core_hide_globals(lua_State *L)
-{
-    struct tide_codec *codec = tide_codec_of(L);
-    luaL_unref(L, LUA_REGISTRYINDEX, codec->hidden_globals);
-    lua_settop(L, 1);
-    codec->hidden_globals =
-        lua_isnil(L, 1) ? 0 : luaL_ref(L, LUA_REGISTRYINDEX);
-    return 0;
-}
-
-static int dump_part(lua_State *L, const void *part, size_t size, void *context)
-{
-    (void)L;
-    luaL_addlstring(context, part, size);
-    return 0;
-}
-
-static void note_written(void *context, const char *name, size_t length,
-                         int written)
-{
-    lua_State *L = context;
-    if (!written)
-        return;
-    lua_pushlstring(L, name, length);
-    lua_pushboolean(L, 1);
-    lua_rawset(L, 2);
-}
-
-/* assigned_globals(f, set): add the names of globals that f assigns to */
-static int core_assigned_globals(lua_State *L)
-{
-    struct tide_codec *codec = tide_codec_of(L);
-    size_t size;
-    luaL_Buffer text;
-    lua_settop(L, 2);
-    luaL_buffinit(L, &text);
-    lua_pushvalue(L, 1);
-    if (!codec->captures_globals || lua_iscfunction(L, 1) ||
-        lua_dump(L, dump_part, &text) != 0)
-        return 0;
-    lua_pop(L, 1);
-    luaL_pushresult(&text);
-    const unsigned char *dump = (const void *)lua_tolstring(L, -1, &size);
-    tide_bytecode_globals(&codec->format, dump, size, note_written, L);
-    return 0;
-}
-
 /* ---- this process ---- */
 
 /* worker() -> 1-based number, pid and the pool's name in a worker, else nil */
@@ -513,12 +407,6 @@ int tide_open_core(lua_State *L)
         { "state", core_state },
         { "workers", core_workers },
         { "stats", core_stats },
-        { "encode", core_encode },
-        { "decode", core_decode },
-        { "register", core_register },
-        { "plain_classes", core_plain_classes },
-        { "hide_globals", core_hide_globals },
-        { "assigned_globals", core_assigned_globals },
         { "worker", core_worker },
         { "cpu_count", core_cpu_count },
         { "now", core_now },
@@ -534,6 +422,7 @@ int tide_open_core(lua_State *L)
     lua_pop(L, 2);
     lua_newtable(L);
     luaL_setfuncs(L, functions, 0);
+    luaL_setfuncs(L, tide_core_codec, 0);
     set_flags(L);
     return 1;
 }

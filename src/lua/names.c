@@ -1,5 +1,7 @@
 #include "lua/names.h"
 
+#include "lua/layout.h"
+
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,9 +35,11 @@ static void add(struct tide_names *names, lua_State *L, int index,
     }
     lua_pushvalue(L, index);
     anchor(names, L);
-    if (tide_ptrmap_add(&names->index, object, names->count) == 0)
-        names->names[names->count++] =
-            (struct tide_name){ kind, module, field };
+    if (tide_ptrmap_add(&names->index, object, names->count) != 0)
+        return;
+    names->names[names->count++] = (struct tide_name){ kind, module, field };
+    uint32_t hash = tide_names_hash(object);
+    names->filter[hash / 64] |= UINT64_C(1) << hash % 64;
 }
 
 static int is_builtin(lua_State *L, int index)
@@ -150,10 +154,23 @@ void tide_names_rescan(struct tide_names *names, lua_State *L)
     names->walked = 1;
 }
 
+/* The entries of package.loaded, without asking for each. */
+static int count_loaded(lua_State *L)
+{
+    int count = 0;
+    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+    const struct tide_gc_table *loaded = tide_gc_table_at(L, -1);
+    for (uint32_t i = 0; i < loaded->array_size; i++)
+        count += loaded->array[i] != TIDE_BITS_NIL;
+    for (uint32_t i = 0; i <= loaded->node_mask; i++)
+        count += loaded->nodes[i].value != TIDE_BITS_NIL;
+    return count;
+}
+
 void tide_names_refresh(struct tide_names *names, lua_State *L)
 {
     luaL_checkstack(L, 12, "too many nested calls");
-    int count = push_loaded(L);
+    int count = names->reads_layout ? count_loaded(L) : push_loaded(L);
     lua_pop(L, 1);
     if (count != names->loaded_count)
         tide_names_rescan(names, L);

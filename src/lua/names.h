@@ -27,14 +27,20 @@ struct tide_name {
     const char *field;  /* "" for the module itself */
 };
 
+enum { TIDE_NAMES_FILTER_BITS = 14 };
+
 struct tide_names {
     struct tide_ptrmap index; /* object -> place in `names` */
     struct tide_name *names;
     uint32_t count;
     uint32_t capacity;
+    int reads_layout; /* tables may be read where they are */
     int walked;       /* the standard libraries are known */
     int loaded_count; /* modules in package.loaded when it was walked */
     int anchor;       /* registry reference: keeps objects and texts alive */
+    /* A bit by a hash of each object: most others are seen not to be among them
+       at a glance. */
+    uint64_t filter[(1 << TIDE_NAMES_FILTER_BITS) / 64];
 };
 
 /** Learn the standard libraries. May raise for memory. */
@@ -57,10 +63,20 @@ void tide_names_push_class(lua_State *L, int index);
 /** Walk all modules again, for what they got since they were loaded. */
 void tide_names_rescan(struct tide_names *names, lua_State *L);
 
+static inline uint32_t tide_names_hash(const void *object)
+{
+    uint64_t bits = (uint64_t)(uintptr_t)object >> 3;
+    return (uint32_t)(bits * UINT64_C(0x9e3779b97f4a7c15) >>
+                      (64 - TIDE_NAMES_FILTER_BITS));
+}
+
 /** The name of the object with this lua_topointer(), or NULL. */
 static inline const struct tide_name *
 tide_names_find(const struct tide_names *names, const void *object)
 {
+    uint32_t hash = tide_names_hash(object);
+    if ((names->filter[hash / 64] >> hash % 64 & 1) == 0)
+        return NULL;
     uint32_t at = tide_ptrmap_get(&names->index, object, UINT32_MAX);
     return at == UINT32_MAX ? NULL : &names->names[at];
 }

@@ -132,12 +132,12 @@ static int decode_next(lua_State *L, const unsigned char **at,
 static int start(lua_State *L)
 {
     const struct tide_worker_env *env = lua_touserdata(L, 1);
-    const unsigned char *at = env->config;
-    const unsigned char *end = at + env->config_bytes;
     seed_random(L);
     replace_exit(L);
-    if (at == NULL)
+    if (env->config == NULL)
         return 0;
+    const unsigned char *at = env->config;
+    const unsigned char *end = at + env->config_bytes;
     decode_next(L, &at, end);
     set_search_path(L, "path");
     set_search_path(L, "cpath");

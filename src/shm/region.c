@@ -41,7 +41,7 @@ enum {
     HEADER_BYTES = 16,
     SMALLEST_BYTES = 64,
     LARGE_BYTES = 256 * 1024, /* from here on pages are worth returning */
-    WARM_LIMIT_BYTES = 64 * 1024 * 1024,
+    WARM_LIMIT_BYTES = 128 * 1024 * 1024,
     NEAR_CLASSES = 4 /* how much larger a reused block may be: less than 2x */
 };
 

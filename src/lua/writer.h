@@ -1,0 +1,64 @@
+/**
+ * @file writer.h
+ * @brief Writes the small parts of the format to where room was made for them.
+ */
+#ifndef TIDE_LUA_WRITER_H
+#define TIDE_LUA_WRITER_H
+
+#include "lua/codec.h"
+
+#include <string.h>
+
+enum { TIDE_VARINT_MAX = 10, TIDE_NUMBER_MAX = 9 /* bytes, tag included */ };
+
+/** A varint (uleb128); returns behind it. */
+static inline unsigned char *tide_write_varint(unsigned char *at,
+                                               uint64_t value)
+{
+    for (; value >= 0x80; value >>= 7)
+        *at++ = (unsigned char)(value | 0x80);
+    *at++ = (unsigned char)value;
+    return at;
+}
+
+/**
+ * A number by the shortest tag; returns behind it. Eight bytes behind the tag are
+ * written whatever the length, so that nothing here depends on the number but the
+ * length: which numbers are whole is hard to predict.
+ */
+static inline unsigned char *tide_write_number(unsigned char *at, double number)
+{
+    int in_range = number >= INT32_MIN && number <= INT32_MAX;
+    int32_t whole = (int32_t)(in_range ? number : 0);
+    double same = whole;
+    uint64_t bits, whole_bits;
+    memcpy(&bits, &number, sizeof bits);
+    memcpy(&whole_bits, &same, sizeof whole_bits);
+    int is_whole = bits == whole_bits; /* -0 is not */
+    int is_short = whole == (int16_t)whole;
+    int is_small = (uint32_t)whole <= TIDE_SHORT_MAX;
+    unsigned tag = is_short ? TIDE_TAG_INT16 : TIDE_TAG_INT32;
+    size_t size = is_short ? 3 : 5;
+    tag = is_small ? TIDE_TAG_SMALL_INT + (unsigned)whole : tag;
+    size = is_small ? 1 : size;
+    tag = is_whole ? tag : TIDE_TAG_DOUBLE;
+    size = is_whole ? size : 9;
+    bits = is_whole ? (uint64_t)whole : bits;
+    *at = (unsigned char)tag;
+    memcpy(at + 1, &bits, sizeof bits);
+    return at + size;
+}
+
+/** The tag and length of a string; returns where its bytes go. */
+static inline unsigned char *tide_write_string_head(unsigned char *at,
+                                                    size_t length)
+{
+    if (length <= TIDE_SHORT_MAX) {
+        *at++ = (unsigned char)(TIDE_TAG_SHORT_STRING + length);
+        return at;
+    }
+    *at++ = TIDE_TAG_STRING;
+    return tide_write_varint(at, length);
+}
+
+#endif
