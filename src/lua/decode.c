@@ -120,7 +120,8 @@ static int require_module(struct tide_decoder *d)
     lua_pushvalue(L, name);
     lua_rawget(L, -2);
     lua_remove(L, -2);
-    if (!lua_isnil(L, -1))
+    /* While a module loads, and after it failed to, a mark is in its place. */
+    if (lua_istable(L, -1) || lua_isfunction(L, -1))
         return 0;
     lua_pop(L, 1);
     lua_getglobal(L, "require");

@@ -128,23 +128,36 @@ static void add_module(struct tide_names *names, lua_State *L)
         add_fields(names, L, kind, module);
 }
 
-/* Push package.loaded and return its number of entries. */
-static int push_loaded(lua_State *L)
+static uint64_t mix(uint64_t mark, uint64_t value)
 {
-    int count = 0;
+    /* A sum: the order of the entries is not to matter. */
+    return mark + (value ^ value >> 29) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+/* A number that changes when a module comes, goes, or is replaced by another. */
+static uint64_t mark_loaded(const struct tide_names *names, lua_State *L)
+{
+    uint64_t mark = 0;
     lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
-    lua_pushnil(L);
-    while (lua_next(L, -2) != 0) {
-        count++;
-        lua_pop(L, 1);
+    if (names->reads_layout) { /* without asking for each */
+        const struct tide_gc_table *loaded = tide_gc_table_at(L, -1);
+        for (uint32_t i = 0; i <= loaded->node_mask; i++)
+            mark = mix(mark, loaded->nodes[i].value);
+    } else {
+        lua_pushnil(L);
+        while (lua_next(L, -2) != 0) {
+            mark = mix(mark, (uintptr_t)lua_topointer(L, -1));
+            lua_pop(L, 1);
+        }
     }
-    return count;
+    lua_pop(L, 1);
+    return mark;
 }
 
 void tide_names_rescan(struct tide_names *names, lua_State *L)
 {
     luaL_checkstack(L, 12, "too many nested calls");
-    names->loaded_count = push_loaded(L);
+    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
     lua_pushnil(L);
     while (lua_next(L, -2) != 0) {
         add_module(names, L);
@@ -152,27 +165,13 @@ void tide_names_rescan(struct tide_names *names, lua_State *L)
     }
     lua_pop(L, 1);
     names->walked = 1;
-}
-
-/* The entries of package.loaded, without asking for each. */
-static int count_loaded(lua_State *L)
-{
-    int count = 0;
-    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
-    const struct tide_gc_table *loaded = tide_gc_table_at(L, -1);
-    for (uint32_t i = 0; i < loaded->array_size; i++)
-        count += loaded->array[i] != TIDE_BITS_NIL;
-    for (uint32_t i = 0; i <= loaded->node_mask; i++)
-        count += loaded->nodes[i].value != TIDE_BITS_NIL;
-    return count;
+    names->loaded_mark = mark_loaded(names, L);
 }
 
 void tide_names_refresh(struct tide_names *names, lua_State *L)
 {
     luaL_checkstack(L, 12, "too many nested calls");
-    int count = names->reads_layout ? count_loaded(L) : push_loaded(L);
-    lua_pop(L, 1);
-    if (count != names->loaded_count)
+    if (mark_loaded(names, L) != names->loaded_mark)
         tide_names_rescan(names, L);
 }
 

@@ -34,10 +34,10 @@ struct tide_names {
     struct tide_name *names;
     uint32_t count;
     uint32_t capacity;
-    int reads_layout; /* tables may be read where they are */
-    int walked;       /* the standard libraries are known */
-    int loaded_count; /* modules in package.loaded when it was walked */
-    int anchor;       /* registry reference: keeps objects and texts alive */
+    int reads_layout;     /* tables may be read where they are */
+    int walked;           /* the standard libraries are known */
+    uint64_t loaded_mark; /* of package.loaded when it was walked */
+    int anchor; /* registry reference: keeps objects and texts alive */
     /* A bit by a hash of each object: most others are seen not to be among them
        at a glance. */
     uint64_t filter[(1 << TIDE_NAMES_FILTER_BITS) / 64];

@@ -37,9 +37,11 @@ int tide_host_start(struct tide_host *out, const struct tide_worker_ops *ops,
     return TIDE_OK;
 }
 
+/* Reaped at once: nobody else will, and a zombie would be left. */
 static void lose_supervisor(struct tide_host *host)
 {
     host->alive = 0;
+    tide_supervisor_stop(&host->supervisor);
     for (struct tide_pool *pool = host->pools; pool; pool = pool->next)
         tide_pool_on_gone(pool, "its supervisor died");
 }
@@ -48,7 +50,6 @@ void tide_host_stop(struct tide_host *host)
 {
     if (host->alive)
         lose_supervisor(host);
-    tide_supervisor_stop(&host->supervisor);
     if (host->mark != NULL)
         munmap((void *)(uintptr_t)host->mark, MARK_BYTES);
     host->mark = NULL;
