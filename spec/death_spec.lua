@@ -245,7 +245,7 @@ describe("the end of the others", function()
     assert.is_false(ok)
     assert.equal("broken", err.kind)
     for _, pid in ipairs(workers) do
-      assert.is_true(processes.eventually(5, function() return not processes.exists(pid) end))
+      assert.is_true(processes.eventually(5, function() return not processes.is_alive(pid) end))
     end
     ok, err = pcall(pool.map, pool, identity, { 1 })
     assert.is_false(ok)
@@ -286,7 +286,7 @@ describe("the end of the others", function()
       for pid in line:gmatch "%d+" do
         count = count + 1
         assert.is_true(processes.eventually(5, function()
-          return not processes.exists(tonumber(pid))
+          return not processes.is_alive(tonumber(pid))
         end))
       end
       assert.equal(3, count)

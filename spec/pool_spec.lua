@@ -438,7 +438,7 @@ describe("tidemill.pool", function()
       assert.equal(2, #pids)
       pool:terminate()
       for _, pid in ipairs(pids) do
-        assert.is_truthy(processes.eventually(5, function() return not processes.exists(pid) end))
+        assert.is_truthy(processes.eventually(5, function() return not processes.is_alive(pid) end))
       end
     end)
 

@@ -37,7 +37,7 @@ if(TIDEMILL_SANITIZE)
       OUTPUT_VARIABLE libasan OUTPUT_STRIP_TRAILING_WHITESPACE)
   list(APPEND environment
       "LD_PRELOAD=${libasan}"
-      "ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0")
+      "ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:quarantine_size_mb=1")
 endif()
 
 add_test(NAME spec

@@ -44,6 +44,14 @@ local function read(path)
   return text
 end
 
+local function list(command)
+  local process = assert(io.popen(command))
+  local entries = {}
+  for entry in process:lines() do entries[#entries + 1] = entry end
+  process:close()
+  return entries
+end
+
 --- Is there a process, not even a zombie?
 function processes.exists(pid)
   return read(("/proc/%d/stat"):format(pid)) ~= nil
@@ -54,17 +62,25 @@ function processes.state(pid)
   return (read(("/proc/%d/stat"):format(pid)) or ""):match "%) (%a)"
 end
 
+--- Is there a process that has not ended? An orphan's zombie is init's, which may take its time.
+function processes.is_alive(pid)
+  local state = processes.state(pid)
+  return state ~= nil and state ~= "Z"
+end
+
+--- Has a process group members that have not ended?
+function processes.is_group_alive(group)
+  if not processes.kill(-group, 0) then return false end
+  for _, line in ipairs(list "cat /proc/[0-9]*/stat 2>/dev/null") do
+    local state, its_group = line:match "%) (%a) %d+ (%d+)"
+    if tonumber(its_group) == group and state ~= "Z" then return true end
+  end
+  return false
+end
+
 --- The name it gave itself; nil if there is no such process.
 function processes.name(pid)
   return (read(("/proc/%d/comm"):format(pid)) or ""):match "^(.-)\n"
-end
-
-local function list(command)
-  local process = assert(io.popen(command))
-  local entries = {}
-  for entry in process:lines() do entries[#entries + 1] = entry end
-  process:close()
-  return entries
 end
 
 local function scan_children(pid)

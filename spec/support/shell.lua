@@ -71,7 +71,7 @@ function shell.finish(run)
   run.process:close()
   local output, err = shell.read(run.output), shell.read(run.errors)
   for _, name in ipairs { "mark", "errors", "output", "path" } do os.remove(run[name]) end
-  assert(processes.eventually(5, function() return not processes.kill(-run.pid, 0) end),
+  assert(processes.eventually(5, function() return not processes.is_group_alive(run.pid) end),
     "processes are left")
   return output, err, status
 end

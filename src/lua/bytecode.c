@@ -175,20 +175,23 @@ int tide_bytecode_globals(const struct tide_bytecode_format *format,
 
 /* ---- learning the format ---- */
 
-struct sample {
-    unsigned char bytes[256];
-    size_t size;
-};
-
 static int collect(lua_State *L, const void *part, size_t size, void *context)
 {
-    struct sample *sample = context;
+    struct tide_dump *dump = context;
     (void)L;
-    if (size > sizeof sample->bytes - sample->size)
+    if (size > sizeof dump->bytes - dump->size)
         return 1;
-    memcpy(sample->bytes + sample->size, part, size);
-    sample->size += size;
+    memcpy(dump->bytes + dump->size, part, size);
+    dump->size += size;
     return 0;
+}
+
+int tide_dump_top(lua_State *L, struct tide_dump *out)
+{
+    out->size = 0;
+    int failed = lua_dump(L, collect, out);
+    lua_pop(L, 1);
+    return failed ? -1 : 0;
 }
 
 struct hit {
@@ -209,10 +212,9 @@ static void count_hit(void *context, const char *name, size_t length,
 /* Dump `b = a`: its instructions are GGET, GSET, RET0. */
 int tide_bytecode_learn(struct tide_bytecode_format *out, lua_State *L)
 {
-    struct sample sample = { .size = 0 };
-    int failed = luaL_loadbuffer(L, "b = a", 5, "=b") != 0 ||
-                 lua_dump(L, collect, &sample) != 0;
-    lua_pop(L, 1);
+    struct tide_dump sample = { .size = 0 };
+    luaL_loadbuffer(L, "b = a", 5, "=b");
+    int failed = tide_dump_top(L, &sample);
     static const unsigned char known[] = { 0x1b, 'L', 'J', 2 };
     if (failed || sample.size < 24 ||
         memcmp(sample.bytes, known, sizeof known) != 0)

@@ -26,6 +26,15 @@ struct tide_bytecode_format {
 /** The bit of a dump's flags for "without names and lines". */
 enum { TIDE_DUMP_STRIPPED = 0x02 };
 
+/** A small dump, for learning from samples. */
+struct tide_dump {
+    unsigned char bytes[512];
+    size_t size;
+};
+
+/** Dump the function on top and pop it. @return 0, -1 if it is too large */
+int tide_dump_top(lua_State *L, struct tide_dump *out);
+
 /**
  * Learn the format from the running LuaJIT.
  *

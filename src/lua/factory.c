@@ -135,31 +135,6 @@ int tide_factory_compose(const struct tide_bytecode_format *format,
 
 /* ---- learning ---- */
 
-struct sample {
-    unsigned char bytes[512];
-    size_t size;
-};
-
-static int collect(lua_State *L, const void *part, size_t size, void *context)
-{
-    struct sample *sample = context;
-    (void)L;
-    if (size > sizeof sample->bytes - sample->size)
-        return 1;
-    memcpy(sample->bytes + sample->size, part, size);
-    sample->size += size;
-    return 0;
-}
-
-/* Dump the function on top and pop it. */
-static int dump_top(lua_State *L, struct sample *out)
-{
-    out->size = 0;
-    int failed = lua_dump(L, collect, out);
-    lua_pop(L, 1);
-    return failed ? -1 : 0;
-}
-
 /*
  * `local a = ... return function() return a end`: behind what fills `a` stand
  * FNEW, UCLO, RET1 and nothing else.
@@ -167,10 +142,10 @@ static int dump_top(lua_State *L, struct sample *out)
 static int read_opcodes(struct tide_bytecode_format *format, lua_State *L)
 {
     static const char text[] = "local a = ... return function() return a end";
-    struct sample sample;
+    struct tide_dump sample;
     struct parts parts = { 0 };
     if (luaL_loadbuffer(L, text, sizeof text - 1, "=f") != 0 ||
-        dump_top(L, &sample) != 0 ||
+        tide_dump_top(L, &sample) != 0 ||
         take_apart(format, sample.bytes, sample.size, &parts) != 0)
         return -1;
     const unsigned char *code_end = parts.upvalues; /* it has none */
@@ -185,12 +160,12 @@ static int try_factory(const struct tide_bytecode_format *format, lua_State *L)
 {
     static const char text[] =
         "local a, b = 1, 2 return function() b = b + a return b end";
-    struct sample sample;
+    struct tide_dump sample;
     struct tide_buffer out;
     int works = 0;
     tide_buffer_init(&out);
     if (luaL_loadbuffer(L, text, sizeof text - 1, "=f") == 0 &&
-        lua_pcall(L, 0, 1, 0) == 0 && dump_top(L, &sample) == 0 &&
+        lua_pcall(L, 0, 1, 0) == 0 && tide_dump_top(L, &sample) == 0 &&
         tide_factory_compose(format, sample.bytes, sample.size, &out) == 0 &&
         luaL_loadbufferx(L, (const char *)out.data, out.used, "=f", "b") == 0) {
         double results[2];
