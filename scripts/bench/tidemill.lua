@@ -75,7 +75,7 @@ tidemill.with(2, function(pool)
   local text = ("x"):rep(64 * 1024 * 1024)
   measure("string_64_mib", 1, function() pool:apply(string.len, { text }) end)
 
-  local limit, block, blocks = 2e6, 10000, {}
+  local limit, block, blocks = 5e6, 10000, {}
   for first = 1, limit, block do blocks[#blocks + 1] = { first, first + block - 1 } end
   measure("cpu_plain", 1, function() count_primes(1, limit) end)
   measure("cpu_two_workers", 1, function() pool:starmap(count_primes, blocks) end)
