@@ -54,6 +54,7 @@ static const char interrupted_line[] = "tidemill: interrupted\n";
 
 static lua_State *script_state;
 static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t reported; /* its line is printed */
 
 static void raise_interrupt(lua_State *L, lua_Debug *unused)
 {
@@ -62,10 +63,25 @@ static void raise_interrupt(lua_State *L, lua_Debug *unused)
     lua_error(L);
 }
 
-static void write_line(const char *line, size_t length)
+static void report_interrupt(void)
 {
-    ssize_t written = write(STDERR_FILENO, line, length);
+    if (reported)
+        return;
+    ssize_t written =
+        write(STDERR_FILENO, interrupted_line, sizeof interrupted_line - 1);
     (void)written; /* there is nobody else to tell */
+    reported = 1;
+}
+
+/* The same where the timer may come between the line and the note of it. */
+static void report_in_peace(void)
+{
+    sigset_t alarm_set, before;
+    sigemptyset(&alarm_set);
+    sigaddset(&alarm_set, SIGALRM);
+    sigprocmask(SIG_BLOCK, &alarm_set, &before);
+    report_interrupt();
+    sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 static void on_alarm(int signal_number)
@@ -73,7 +89,7 @@ static void on_alarm(int signal_number)
     (void)signal_number;
     /* Without the lock, which the code we interrupted may hold. */
     fflush_unlocked(stdout);
-    write_line(interrupted_line, sizeof interrupted_line - 1);
+    report_interrupt();
     _exit(EXIT_INTERRUPTED);
 }
 
@@ -131,7 +147,7 @@ static int call(lua_State *L, int argument_count)
     lua_sethook(L, NULL, 0, 0);
     if (interrupted) {
         fflush(stdout);
-        write_line(interrupted_line, sizeof interrupted_line - 1);
+        report_in_peace();
         return EXIT_INTERRUPTED;
     }
     if (failed) {
