@@ -118,7 +118,7 @@ static inline void crew_run(struct crew_worker *worker)
     struct crew_args args;
     memcpy(&args, request->args.bytes, sizeof args);
     worker->bytes = worker->slot->reply.result.bytes;
-    worker->capacity = TIDE_INLINE_BYTES;
+    worker->capacity = TIDE_RESULT_BYTES;
     worker->used = 0;
     for (uint32_t item = request->first; item < request->count; item++) {
         uint64_t result = crew_result(args.number, item);

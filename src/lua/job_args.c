@@ -136,7 +136,7 @@ void tide_functions_free(struct tide_lua_pool *owner)
 /* ---- segments ---- */
 
 static struct tide_lua_segment *new_segment(const struct tide_lua_job *job,
-                                            uint32_t form)
+                                            uint16_t form)
 {
     struct tide_lua_segment *segment = calloc(1, sizeof *segment);
     if (segment == NULL)
@@ -224,7 +224,7 @@ static int encode_column(struct tide_lua_job *job, lua_State *L, uint32_t count)
     if (segment == NULL)
         return -1;
     void *column = segment->request.args.bytes;
-    if (bytes > TIDE_INLINE_BYTES) {
+    if (bytes > TIDE_ARGS_BYTES) {
         segment->block = tide_pool_alloc(pool, bytes);
         if (segment->block == 0) {
             free(segment);
@@ -232,8 +232,9 @@ static int encode_column(struct tide_lua_job *job, lua_State *L, uint32_t count)
         }
         column = tide_pool_at(pool, segment->block);
         segment->request.args.offset = segment->block;
+        segment->request.form |= TIDE_REQUEST_BLOCK;
     }
-    segment->request.length = bytes;
+    segment->request.length = (uint32_t)bytes;
     uint32_t filled = fill_column(L, column, job->encoded, count);
     if (filled < count) {
         tide_segment_free(&segment->part, job->owner);
@@ -255,6 +256,8 @@ struct block_buffer {
 static int grow_block(struct tide_buffer *buffer, size_t need)
 {
     struct block_buffer *mine = (void *)buffer;
+    if (need > UINT32_MAX) /* see struct tide_request */
+        return -1;
     uint64_t block =
         tide_pool_alloc(mine->pool, tide_buffer_next(buffer, need));
     if (block == 0)
@@ -370,18 +373,16 @@ static int encode_messages(struct tide_lua_job *job, lua_State *L,
     struct message_run run = {
         .planned = count,
         .out = { .buffer = { .data = segment->request.args.bytes,
-                             .capacity = TIDE_INLINE_BYTES,
+                             .capacity = TIDE_ARGS_BYTES,
                              .grow = grow_block },
                  .pool = job->owner->pool }
     };
     run_messages(job, L, &run);
     segment->block = run.out.block;
-    segment->request.length = run.out.buffer.used;
+    segment->request.length = (uint32_t)run.out.buffer.used;
     if (segment->block != 0) {
         segment->request.args.offset = segment->block;
-        /* The length also says where the bytes are. */
-        if (segment->request.length <= TIDE_INLINE_BYTES)
-            segment->request.length = TIDE_INLINE_BYTES + 1;
+        segment->request.form |= TIDE_REQUEST_BLOCK;
     }
     if (run.count > 0)
         add_segment(job, segment, run.count);

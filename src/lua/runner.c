@@ -93,16 +93,17 @@ static void begin_reply(struct tide_runner *runner, struct tide_slot *slot)
     slot->reply.mark = 0;
     if (span_size(runner) == 1) {
         runner->out.data = slot->reply.result.bytes;
-        runner->out.capacity = TIDE_INLINE_BYTES;
+        runner->out.capacity = TIDE_RESULT_BYTES;
     }
 }
 
 static void find_args(struct tide_runner *runner)
 {
     const struct tide_request *request = &runner->request;
-    runner->args = request->length <= TIDE_INLINE_BYTES
+    runner->args = (request->form & TIDE_REQUEST_BLOCK) == 0
                        ? request->args.bytes
                        : runner->board->arena->base + request->args.offset;
+    runner->form = request->form & (uint16_t)~TIDE_REQUEST_BLOCK;
     runner->args_end = runner->args + request->length;
 }
 
@@ -228,7 +229,7 @@ static int push_args(struct tide_runner *runner, uint32_t item)
     const unsigned char *at = runner->args;
     double column[2];
     int count;
-    switch (runner->request.form) {
+    switch (runner->form) {
     case TIDE_ARGS_COLUMN:
         memcpy(column, at + (size_t)item * TIDE_COLUMN_BYTES, sizeof *column);
         lua_pushnumber(L, column[0]);
@@ -240,7 +241,7 @@ static int push_args(struct tide_runner *runner, uint32_t item)
     default:
         break;
     }
-    if (runner->request.form == TIDE_ARGS_MESSAGES) {
+    if (runner->form == TIDE_ARGS_MESSAGES) {
         uint32_t offset;
         memcpy(&offset, at + (1 + (size_t)item) * sizeof offset, sizeof offset);
         at += offset;
@@ -286,7 +287,7 @@ static void push_loop(struct tide_runner *runner, int boolean)
     lua_State *L = runner->L;
     const struct tide_function_head *head =
         (const void *)(runner->board->arena->base + runner->request.function);
-    int range = runner->request.form == TIDE_ARGS_RANGE;
+    int range = runner->form == TIDE_ARGS_RANGE;
     lua_rawgeti(L, AT_FUNCTIONS, -(int)head->id);
     int prototype = (int)lua_tonumber(L, -1);
     lua_pop(L, 1);
@@ -383,10 +384,10 @@ static int run_items(struct tide_runner *runner)
         return put_error(runner, first) || run_messages(runner, first + 1);
     int type = lua_type(runner->L, -1);
     int boolean = type == LUA_TBOOLEAN;
-    int fits = (boolean || type == LUA_TNUMBER) &&
-               (runner->request.flags & TIDE_RUN_ALL) == 0 &&
-               (runner->request.form == TIDE_ARGS_COLUMN ||
-                runner->request.form == TIDE_ARGS_RANGE);
+    int fits =
+        (boolean || type == LUA_TNUMBER) &&
+        (runner->request.flags & TIDE_RUN_ALL) == 0 &&
+        (runner->form == TIDE_ARGS_COLUMN || runner->form == TIDE_ARGS_RANGE);
     if (!fits || open_column(runner, boolean) != 0)
         return put_results(runner, first) || run_messages(runner, first + 1);
     return span_size(runner) > 1 ? run_column(runner, first + 1, boolean) : 0;
@@ -411,7 +412,7 @@ void tide_runner_fail(struct tide_runner *runner, const char *message)
     if (runner->slot->reply.mark == TIDE_MARK_OPEN)
         close_column(runner, hand);
     runner->out.used = (size_t)runner->slot->reply.length;
-    runner->request.flags &= ~(uint32_t)TIDE_RUN_ON;
+    runner->request.flags &= (uint16_t)~TIDE_RUN_ON;
     tide_error_push(L, "task", message);
     put_error(runner, hand);
 }

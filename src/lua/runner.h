@@ -23,6 +23,7 @@ struct tide_runner {
         out; /* where messages of results go; first, see grow() */
     struct tide_slot *slot;
     struct tide_request request; /* a private copy */
+    enum tide_args_form form;
     const unsigned char *args;
     const unsigned char *args_end;
     size_t column_bytes; /* before the messages in the reply's block */

@@ -258,7 +258,7 @@ static void locate_bytes(const struct tide_pool *pool, struct tide_slot *slot,
 {
     if ((out->reply.form & TIDE_REPLY_BLOCK) == 0) {
         out->bytes = slot->reply.result.bytes;
-        out->capacity = TIDE_INLINE_BYTES;
+        out->capacity = TIDE_RESULT_BYTES;
         return;
     }
     uint64_t offset = out->reply.result.offset;

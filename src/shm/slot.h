@@ -13,9 +13,13 @@
 #include <stdint.h>
 
 enum {
-    TIDE_INLINE_BYTES = 24, /* a request or reply this small is in the slot */
+    TIDE_ARGS_BYTES = 16,   /* arguments this small are in the slot, */
+    TIDE_RESULT_BYTES = 24, /* and results this small */
     TIDE_LINE = 64
 };
+
+/** In `form`: the arguments are in a block of the host's region. */
+#define TIDE_REQUEST_BLOCK UINT16_C(0x8000)
 
 /** In `form`: the result is in a block of the worker's region. */
 #define TIDE_REPLY_BLOCK UINT32_C(0x80000000)
@@ -28,20 +32,19 @@ enum tide_slot_state {
     TIDE_SLOT_LOST
 };
 
-/** Bytes in the slot itself if they fit, else in a block at `offset`. */
-union tide_payload {
-    uint64_t offset;
-    unsigned char bytes[TIDE_INLINE_BYTES];
-};
-
-struct tide_request {  /* written by the host while the slot is FREE */
-    uint64_t function; /* block that says what to run */
-    uint64_t length;   /* of the arguments; > TIDE_INLINE_BYTES: in a block */
-    uint32_t form;
-    uint32_t flags;
+struct tide_request {    /* written by the host while the slot is FREE */
+    uint64_t function;   /* block that says what to run */
+    uint64_t stream;     /* of random numbers, of item 0; 0 for none */
+    uint32_t length;     /* of the arguments, in bytes */
+    uint32_t timeout_ms; /* an item may take; 0 for ever */
+    uint16_t form; /* TIDE_REQUEST_BLOCK and what the rooms above define */
+    uint16_t flags;
     uint32_t first; /* items [first, count) of the arguments are to be run */
     uint32_t count;
-    union tide_payload args;
+    union {
+        uint64_t offset;
+        unsigned char bytes[TIDE_ARGS_BYTES];
+    } args;
 };
 
 struct tide_reply { /* written by the worker while the slot is CLAIMED */
@@ -52,7 +55,10 @@ struct tide_reply { /* written by the worker while the slot is CLAIMED */
     uint64_t start_ns; /* when the slot was claimed */
     uint64_t end_ns;   /* when it was finished */
     uint64_t length;
-    union tide_payload result;
+    union {
+        uint64_t offset;
+        unsigned char bytes[TIDE_RESULT_BYTES];
+    } result;
 };
 
 struct tide_slot {
