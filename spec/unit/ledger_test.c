@@ -1,7 +1,7 @@
 /*
  * The ledger of a job against a plain model: every item is handed out, settled
- * once, and every segment comes back once, in whatever order spans are reported
- * and however far they got.
+ * once, and every segment comes back once, in whatever order spans are reported,
+ * however far they got and whatever is repeated.
  */
 #include "check.h"
 #include "pool/ledger.h"
@@ -22,17 +22,23 @@ struct model {
     uint64_t settled_count;
 };
 
+struct numbered {
+    struct tide_segment part; /* first */
+    unsigned number;
+};
+
 static unsigned index_of(const struct tide_segment *segment)
 {
-    return (unsigned)(uintptr_t)segment->payload;
+    return ((const struct numbered *)(const void *)segment)->number;
 }
 
 static void add_segment(struct model *model)
 {
-    struct tide_segment *segment = calloc(1, sizeof *segment);
-    CHECK(segment != NULL);
+    struct numbered *numbered = calloc(1, sizeof *numbered);
+    CHECK(numbered != NULL);
+    struct tide_segment *segment = &numbered->part;
     segment->count = 1 + check_random(ITEMS);
-    segment->payload = (void *)(uintptr_t)model->added;
+    numbered->number = model->added;
     model->segments[model->added++] = segment;
     tide_job_add(&model->job, segment);
     CHECK(segment->base == model->item_count);
@@ -97,7 +103,11 @@ static void report(struct model *model)
     model->flying[which] = model->flying[--model->flying_count];
     for (uint32_t i = span.first; i < span.last; i++) {
         model->flies[s][i] = 0;
-        if (i - span.first < done || model->job.stopped) {
+        struct tide_span again = { segment, i, i + 1 };
+        int repeated = i - span.first < done && check_random(8) == 0 &&
+                       tide_job_repeat(&model->job, &again) == 0;
+        CHECK(!repeated || !model->job.stopped);
+        if (!repeated && (i - span.first < done || model->job.stopped)) {
             model->settled[s][i] = 1;
             model->settled_count++;
         }

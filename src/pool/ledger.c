@@ -2,7 +2,8 @@
  * An item is in one of four places, and moves one way except for repeats:
  *
  *   uncut -> flying -> settled          tide_job_cut, tide_job_report
- *            flying -> again -> flying  a worker died before it came to the item
+ *            flying -> again -> flying  a worker died before it came to the item,
+ *                                       or it failed and has another try
  *
  * The adaptive chunk aims at about a millisecond: long enough that the cost of a
  * chunk (a microsecond or two) vanishes, short enough that progress, errors and
@@ -46,7 +47,7 @@ void tide_job_destroy(struct tide_job *job,
 void tide_job_add(struct tide_job *job, struct tide_segment *segment)
 {
     segment->base = job->added;
-    segment->cut = segment->settled = 0;
+    segment->cut = segment->settled = segment->repeats = 0;
     segment->next = NULL;
     job->added += segment->count;
     *job->segments_tail = segment;
@@ -60,6 +61,11 @@ void tide_job_seal(struct tide_job *job)
     job->sealed = 1;
 }
 
+double tide_job_mean_ns(const struct tide_job *job)
+{
+    return job->sample_items > 0 ? job->sample_ns / job->sample_items : 0;
+}
+
 uint32_t tide_job_chunk(const struct tide_job *job, uint64_t left,
                         uint32_t workers)
 {
@@ -68,7 +74,7 @@ uint32_t tide_job_chunk(const struct tide_job *job, uint64_t left,
     if (job->sample_items <= 0)
         return 1;
     uint64_t share = left / (SHARES * (uint64_t)workers);
-    double mean_ns = job->sample_ns / job->sample_items;
+    double mean_ns = tide_job_mean_ns(job);
     double wanted = mean_ns > 0 ? CHUNK_NS / mean_ns : CHUNK_MAX;
     uint64_t chunk = wanted < CHUNK_MAX ? (uint64_t)wanted : CHUNK_MAX;
     if (chunk > share)
@@ -90,13 +96,13 @@ uint64_t tide_job_uncut(const struct tide_job *job)
     return job->added - job->cutting->base - job->cutting->cut;
 }
 
-/* Room to repeat every span that flies, made before it flies. */
+/* Room for one more span, and to repeat every one that flies. */
 static int reserve_again(struct tide_job *job)
 {
     size_t need = job->again_count + job->flying + 1;
     if (need <= job->again_capacity)
         return 0;
-    size_t capacity = job->again_capacity ? job->again_capacity * 2 : 16;
+    size_t capacity = job->again_capacity ? job->again_capacity * 2 : 4;
     struct tide_span *again = realloc(job->again, capacity * sizeof *again);
     if (again == NULL)
         return -1;
@@ -140,6 +146,15 @@ static void unlink_segment(struct tide_job *job, struct tide_segment *segment)
         job->cutting = segment->next;
 }
 
+int tide_job_repeat(struct tide_job *job, const struct tide_span *span)
+{
+    if (job->stopped || reserve_again(job) != 0)
+        return -1;
+    job->again[job->again_count++] = *span;
+    span->segment->repeats += span->last - span->first;
+    return 0;
+}
+
 struct tide_segment *tide_job_report(struct tide_job *job,
                                      const struct tide_span *span,
                                      uint32_t done, uint64_t elapsed_ns)
@@ -160,6 +175,8 @@ struct tide_segment *tide_job_report(struct tide_job *job,
     } else if (job->stopped) {
         done = size; /* what was not run never will be */
     }
+    done -= segment->repeats;
+    segment->repeats = 0;
     segment->settled += done;
     job->settled += done;
     if (segment->settled < segment->count)

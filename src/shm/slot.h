@@ -41,6 +41,7 @@ struct tide_request {    /* written by the host while the slot is FREE */
     uint16_t flags;
     uint32_t first; /* items [first, count) of the arguments are to be run */
     uint32_t count;
+    uint32_t origin; /* of item 0 in its job, modulo 2^32 */
     union {
         uint64_t offset;
         unsigned char bytes[TIDE_ARGS_BYTES];
