@@ -1,0 +1,270 @@
+/*
+ * One crew per pool: a board and the processes that work at it. Each place of a
+ * crew is in one of three states.
+ *
+ *            fork is due          its process was reaped         crew is stopped
+ * VACANT     fork -> RUNNING;     -                              -> ENDED
+ *            fails: due later
+ * RUNNING    -                    reclaim its slot, wake all;    SIGKILL, stays
+ *                                 then as a vacancy (below)      until reaped
+ * ENDED      -                    -                              -
+ *
+ * A worker stopped by a signal stays RUNNING, but it may owe somebody a wake-up, or
+ * have been woken for work that others could do: everybody is woken.
+ *
+ * A vacancy: ENDED if the crew is stopping, or closed and it left by itself with
+ * code 0; else VACANT and due. Due at once, unless workers keep dying before they
+ * take any item: then later each time, and after LIMIT in a row the crew is
+ * stopped as broken, for the reason of the last death. A worker that took an item,
+ * that an outsider killed while it was idle, or that lived a second starts the
+ * count anew. When every place is ENDED the host is told GONE and the crew freed.
+ */
+#include "proc/crew.h"
+
+#include "base/clock.h"
+#include "proc/child.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    FUTILE_LIMIT = 8,             /* deaths in a row, besides one per worker */
+    FIRST_DELAY_NS = 1000 * 1000, /* before the second replacement, doubling */
+    LAST_DELAY_SHIFT = 10,        /* up to about a second */
+    SETTLED_NS = 1000 * 1000 * 1000
+};
+
+/* ---- a crew ---- */
+
+/* The places and the board as the message describes them. */
+struct tide_crew *tide_crew_new(const struct tide_message *order, int arena_fd,
+                                int event_fd, struct tide_error *err)
+{
+    struct tide_arena arena;
+    if (tide_arena_attach(&arena, arena_fd, order->arena_bytes, err))
+        return NULL;
+    struct tide_board board;
+    tide_board_attach(&board, &arena, event_fd);
+    uint32_t count = tide_board_worker_count(&board);
+    struct tide_crew *crew =
+        calloc(1, sizeof *crew + count * sizeof crew->places[0]);
+    if (crew == NULL) {
+        tide_fail(err, TIDE_ENOMEM, "cannot allocate %u workers", count);
+        tide_arena_destroy(&arena);
+        return NULL;
+    }
+    crew->id = order->crew;
+    crew->place_count = count;
+    crew->arena = arena;
+    crew->event_fd = event_fd;
+    crew->config = order->config;
+    crew->config_bytes = order->config_bytes;
+    tide_board_attach(&crew->board, &crew->arena, event_fd);
+    return crew;
+}
+
+void tide_crew_free(struct tide_crew *crew)
+{
+    tide_arena_destroy(&crew->arena);
+    if (crew->event_fd >= 0)
+        close(crew->event_fd);
+    free(crew);
+}
+
+int tide_crew_is_gone(const struct tide_crew *crew)
+{
+    for (uint32_t i = 0; i < crew->place_count; i++)
+        if (crew->places[i].state != TIDE_ENDED)
+            return 0;
+    return 1;
+}
+
+void tide_crew_stop(struct tide_crew *crew)
+{
+    crew->stopping = 1;
+    for (uint32_t i = 0; i < crew->place_count; i++) {
+        if (crew->places[i].state == TIDE_RUNNING)
+            kill(crew->places[i].pid, SIGKILL);
+        else
+            crew->places[i].state = TIDE_ENDED;
+    }
+}
+
+/* ---- workers ---- */
+
+static _Noreturn void be_worker(struct tide_office *office,
+                                struct tide_crew *crew, uint32_t index,
+                                pid_t supervisor)
+{
+    char name[16];
+    snprintf(name, sizeof name, "tidemill-w%u", index + 1);
+    for (struct tide_crew *other = office->crews; other; other = other->next)
+        if (other != crew)
+            tide_arena_destroy(&other->arena);
+    crew->board.event_fd =
+        tide_child_become_worker(supervisor, crew->event_fd, name);
+
+    struct tide_worker_env env = {
+        .board = &crew->board,
+        .index = index,
+        .config = crew->config ? crew->arena.base + crew->config : NULL,
+        .config_bytes = crew->config_bytes,
+        .context = office->context,
+    };
+    tide_child_exit(office->ops.run(&env));
+}
+
+static void break_crew(struct tide_crew *crew, const char *reason)
+{
+    if (!crew->stopping) {
+        crew->broken = 1;
+        snprintf(crew->reason, sizeof crew->reason, "%s", reason);
+    }
+    tide_crew_stop(crew);
+}
+
+static uint64_t backoff_ns(uint32_t futile)
+{
+    uint32_t shift = futile < LAST_DELAY_SHIFT ? futile : LAST_DELAY_SHIFT;
+    return futile == 0 ? 0 : (uint64_t)FIRST_DELAY_NS << (shift - 1);
+}
+
+static void fork_failed(struct tide_crew *crew, uint32_t index)
+{
+    char reason[TIDE_REASON_BYTES];
+    snprintf(reason, sizeof reason, "cannot fork worker %u of %u: %s",
+             index + 1, crew->place_count, strerror(errno));
+    crew->futile++;
+    /* A pool that never had all its workers is refused at once. */
+    if (!crew->started || crew->futile > FUTILE_LIMIT + crew->place_count)
+        break_crew(crew, reason);
+    else
+        crew->places[index].due_ns = tide_now_ns() + backoff_ns(crew->futile);
+}
+
+static void fork_worker(struct tide_office *office, struct tide_crew *crew,
+                        uint32_t index)
+{
+    struct tide_place *place = &crew->places[index];
+    struct tide_worker_record *record = &crew->board.workers[index];
+    pid_t supervisor = getpid();
+    uint64_t items = atomic_load(&record->items);
+    atomic_store(&record->phase, TIDE_WORKER_STARTING);
+    pid_t pid = tide_child_fork();
+    if (pid == 0)
+        be_worker(office, crew, index, supervisor);
+    if (pid < 0) {
+        atomic_store(&record->phase, TIDE_WORKER_VACANT);
+        fork_failed(crew, index);
+        return;
+    }
+    atomic_store(&record->pid, pid);
+    *place = (struct tide_place){ .state = TIDE_RUNNING,
+                                  .pid = pid,
+                                  .since_ns = tide_now_ns(),
+                                  .items = items };
+}
+
+void tide_crew_start(struct tide_office *office, struct tide_crew *crew)
+{
+    for (uint32_t i = 0; i < crew->place_count && !crew->stopping; i++)
+        fork_worker(office, crew, i);
+    crew->started = !crew->stopping;
+}
+
+uint64_t tide_crew_fork_due(struct tide_office *office, struct tide_crew *crew,
+                            uint64_t now_ns)
+{
+    uint64_t next_ns = TIDE_FOREVER;
+    for (uint32_t i = 0; i < crew->place_count; i++) {
+        struct tide_place *place = &crew->places[i];
+        if (place->state == TIDE_VACANT && place->due_ns <= now_ns)
+            fork_worker(office, crew, i);
+        if (place->state == TIDE_VACANT && place->due_ns < next_ns)
+            next_ns = place->due_ns;
+    }
+    return next_ns;
+}
+
+/* ---- deaths ---- */
+
+static void describe_death(char *out, size_t size, uint32_t index, int status)
+{
+    if (WIFSIGNALED(status))
+        snprintf(out, size,
+                 "workers die before they take an item: the last one, worker "
+                 "%u, by signal %d (%s)",
+                 index + 1, WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        snprintf(out, size,
+                 "workers end before they take an item: the last one, worker "
+                 "%u, with exit code %d",
+                 index + 1, WEXITSTATUS(status));
+}
+
+/* Did this process do what it was there for, or was it not its own fault? */
+static int was_useful(const struct tide_place *place,
+                      const struct tide_worker_record *record, int status)
+{
+    int idle = atomic_load(&record->phase) == TIDE_WORKER_UP;
+    int killed = WIFSIGNALED(status) &&
+                 (WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGTERM);
+    return atomic_load(&record->items) != place->items ||
+           atomic_load(&record->hand) != 0 || (idle && killed) ||
+           tide_now_ns() - place->since_ns > SETTLED_NS;
+}
+
+static void vacate(struct tide_crew *crew, uint32_t index, int status,
+                   int useful)
+{
+    struct tide_place *place = &crew->places[index];
+    struct tide_worker_record *record = &crew->board.workers[index];
+    int refused = atomic_load(&record->failure) != 0;
+    int left = WIFEXITED(status) && WEXITSTATUS(status) == 0 &&
+               tide_board_is_closed(&crew->board);
+
+    atomic_store(&record->phase, TIDE_WORKER_VACANT);
+    atomic_store(&record->pid, 0);
+    place->state =
+        TIDE_VACANT; /* its pid may be another's now: never signal it */
+    crew->futile = useful ? 0 : crew->futile + 1;
+    if (!crew->stopping && !left &&
+        (refused || crew->futile > FUTILE_LIMIT + crew->place_count)) {
+        char reason[TIDE_REASON_BYTES];
+        describe_death(reason, sizeof reason, index, status);
+        break_crew(crew, reason);
+    }
+    if (crew->stopping || left) {
+        place->state = TIDE_ENDED;
+        return;
+    }
+    atomic_fetch_add(&record->restarts, 1);
+    place->due_ns = crew->futile ? tide_now_ns() + backoff_ns(crew->futile) : 0;
+}
+
+static void bury(struct tide_crew *crew, uint32_t index, int status)
+{
+    struct tide_place *place = &crew->places[index];
+    struct tide_death death = { .worker = index,
+                                .pid = place->pid,
+                                .wait_status = status };
+    int useful = was_useful(place, &crew->board.workers[index], status);
+    tide_board_reclaim(&crew->board, &death);
+    vacate(crew, index, status, useful);
+    tide_board_wake_all(&crew->board);
+}
+
+void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status)
+{
+    if (!WIFSTOPPED(status)) {
+        bury(crew, index, status);
+        return;
+    }
+    tide_board_rouse(&crew->board, index);
+    tide_board_wake_all(&crew->board);
+}

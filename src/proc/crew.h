@@ -1,0 +1,83 @@
+/**
+ * @file crew.h
+ * @brief A crew in the supervisor: a board and the processes that work at it.
+ *
+ * For the files of the supervisor process only. crew.c tells the states of a
+ * place, office.c has the loop that all events come through.
+ */
+#ifndef TIDE_PROC_CREW_H
+#define TIDE_PROC_CREW_H
+
+#include "proc/channel.h"
+#include "proc/supervisor.h"
+#include "shm/arena.h"
+#include "shm/board.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+enum tide_place_state { TIDE_VACANT, TIDE_RUNNING, TIDE_ENDED };
+
+struct tide_place {
+    enum tide_place_state state;
+    pid_t pid;
+    uint64_t since_ns; /* RUNNING: when it was forked */
+    uint64_t due_ns;   /* VACANT: when to fork */
+    uint64_t items;    /* its record's total when it was forked */
+};
+
+struct tide_crew {
+    struct tide_crew *next;
+    uint32_t id;
+    uint32_t place_count;
+    struct tide_arena arena;
+    struct tide_board board;
+    int event_fd;
+    uint64_t config;
+    uint64_t config_bytes;
+    uint32_t futile; /* deaths in a row before any item */
+    int started;     /* every place has had a process */
+    int stopping;
+    int broken;
+    char reason[TIDE_REASON_BYTES];
+    struct tide_place places[];
+};
+
+struct tide_office {
+    struct tide_worker_ops ops;
+    void *context;
+    int channel;
+    int host_fd;  /* pidfd, -1 on a kernel without */
+    int child_fd; /* signalfd for SIGCHLD */
+    struct tide_crew *crews;
+};
+
+/**
+ * The places and the board as a CREATE message describes them, nobody forked.
+ *
+ * @param event_fd  the crew's from now on, unless it fails
+ * @return NULL with the cause in `err`
+ */
+struct tide_crew *tide_crew_new(const struct tide_message *order, int arena_fd,
+                                int event_fd, struct tide_error *err);
+
+/** Unmap, close and free; every place is ENDED. */
+void tide_crew_free(struct tide_crew *crew);
+
+/** Fork a worker for each place, until one fails and stops the crew. */
+void tide_crew_start(struct tide_office *office, struct tide_crew *crew);
+
+/** Kill every worker; a vacancy stays one. */
+void tide_crew_stop(struct tide_crew *crew);
+
+/** Fork what is due. @return when the next one is, or TIDE_FOREVER */
+uint64_t tide_crew_fork_due(struct tide_office *office, struct tide_crew *crew,
+                            uint64_t now_ns);
+
+/** waitpid(2) reports `status` of the process in place `index`. */
+void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status);
+
+/** Is every place ENDED? */
+int tide_crew_is_gone(const struct tide_crew *crew);
+
+#endif
