@@ -239,7 +239,7 @@ static inline int crew_submit(struct tide_pool *pool, enum crew_task task,
         .flags = task, .first = first, .count = count, .length = sizeof args
     };
     memcpy(request.args.bytes, &args, sizeof args);
-    return tide_pool_submit(pool, &request, tag);
+    return tide_pool_submit(NULL, pool, &request, tag);
 }
 
 /* Check what an outcome holds of its items; returns how far it got. */

@@ -197,8 +197,8 @@ static int submit_span(struct tide_lua_job *job, const struct tide_span *span)
     struct tide_request request = segment->request;
     request.first = span->first;
     request.count = span->last;
-    if (tide_pool_submit(owner->pool, &request, (uint64_t)(uintptr_t)flight) !=
-        TIDE_OK)
+    if (tide_pool_submit(NULL, owner->pool, &request,
+                         (uint64_t)(uintptr_t)flight) != TIDE_OK)
         return -1;
     owner->free_flights = flight->next_free;
     *flight = (struct tide_flight){ .job = job, .span = *span };

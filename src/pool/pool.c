@@ -219,18 +219,23 @@ int tide_pool_has_slot(const struct tide_pool *pool)
            pool->board.used_count < tide_board_slot_count(&pool->board);
 }
 
-int tide_pool_submit(struct tide_pool *pool, const struct tide_request *request,
-                     uint64_t tag)
+int tide_pool_submit(uint32_t *slot, struct tide_pool *pool,
+                     const struct tide_request *request, uint64_t tag)
 {
-    uint32_t slot;
-    if (tide_board_take(&slot, &pool->board) != TIDE_OK)
+    uint32_t taken;
+    if (tide_board_take(&taken, &pool->board) != TIDE_OK)
         return TIDE_EAGAIN;
-    pool->board.slots[slot].request = *request;
-    pool->tags[slot] = tag;
-    if (tide_board_submit(&pool->board, slot) == TIDE_OK)
-        return TIDE_OK;
-    tide_board_release(&pool->board, slot);
-    return TIDE_EAGAIN;
+    pool->board.slots[taken].request = *request;
+    pool->tags[taken] = tag;
+    tide_board_submit(&pool->board, taken);
+    if (slot != NULL)
+        *slot = taken;
+    return TIDE_OK;
+}
+
+int tide_pool_revoke(struct tide_pool *pool, uint32_t slot)
+{
+    return tide_board_revoke(&pool->board, slot);
 }
 
 void tide_pool_kick(struct tide_pool *pool, uint32_t count)

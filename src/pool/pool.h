@@ -77,9 +77,23 @@ unsigned char *tide_pool_at(const struct tide_pool *pool, uint64_t offset);
 /** Can a request be submitted now? */
 int tide_pool_has_slot(const struct tide_pool *pool);
 
-/** Submit a copy of `request`. @return TIDE_OK; TIDE_EAGAIN */
-int tide_pool_submit(struct tide_pool *pool, const struct tide_request *request,
-                     uint64_t tag);
+/**
+ * Submit a copy of `request`.
+ *
+ * @param slot  NULL, or where the number goes by which it can be revoked or cut
+ *              off until its outcome is received
+ * @return TIDE_OK; TIDE_EAGAIN when every slot is in use
+ */
+int tide_pool_submit(uint32_t *slot, struct tide_pool *pool,
+                     const struct tide_request *request, uint64_t tag);
+
+/**
+ * Take back a submitted request that no worker has claimed yet.
+ *
+ * @return TIDE_OK: there will be no outcome, the slot is free again; TIDE_EAGAIN:
+ *         it is being run or has been, its outcome comes
+ */
+int tide_pool_revoke(struct tide_pool *pool, uint32_t slot);
 
 /** Wake sleeping workers for up to `count` requests submitted before. */
 void tide_pool_kick(struct tide_pool *pool, uint32_t count);

@@ -2,6 +2,7 @@
  * Transition              By          When
  * FREE    -> READY        host        submit: request written, then released
  * READY   -> CLAIMED|w    worker w    compare-and-swap; the only way to own work
+ * READY   -> FREE         host        revoke: compare-and-swap, against the claims
  * CLAIMED -> DONE|w       worker w    reply written, then released
  * CLAIMED -> LOST|w       supervisor  w is reaped: w can write no more
  * DONE    -> FREE         host        reply read, blocks returned
@@ -16,6 +17,13 @@
  * `head` past it. That is safe because a slot becomes READY again only together
  * with a new entry at the tail. A worker that read an old position may claim a
  * slot of a newer entry; it owns it all the same, and the newer entry is spent.
+ * A revoked slot leaves a spent entry where work may still lie before it, so that
+ * `head` does not come by: submit and revoke in turn would fill the ring. The host
+ * then rotates it: what is at `head` goes to the tail if it is its slot's newest
+ * entry and READY, else it is dropped. Appended first, helped past then, so that
+ * no READY slot is without an entry at any instant. A full ring has the old and
+ * the new position at the same index: the host writes there what it read there.
+ * After one turn a slot has one entry at most, and half of the ring is free.
  *
  * DONE STACK  Many producers (workers), emptied by the host with one exchange. The
  * head carries how many slots are on it and whether one is urgent, so "wake me when
@@ -118,9 +126,11 @@ int tide_board_measure(size_t *out, uint32_t slot_count, uint32_t worker_count,
 static int allocate_private(struct tide_board *board)
 {
     board->in_flight = calloc(board->slot_count, sizeof *board->in_flight);
+    board->entries = calloc(board->slot_count, sizeof *board->entries);
     board->free_slots = calloc(board->slot_count, sizeof *board->free_slots);
     board->arrived = calloc(board->slot_count, sizeof *board->arrived);
-    return board->in_flight && board->free_slots && board->arrived;
+    return board->in_flight && board->entries && board->free_slots &&
+           board->arrived;
 }
 
 int tide_board_create(struct tide_board *out, const struct tide_arena *arena,
@@ -159,7 +169,9 @@ void tide_board_attach(struct tide_board *out, const struct tide_arena *arena,
 void tide_board_destroy(struct tide_board *board)
 {
     free(board->in_flight);
+    free(board->entries);
     free(board->free_slots);
     free(board->arrived);
-    board->in_flight = board->free_slots = board->arrived = NULL;
+    board->in_flight = board->entries = NULL;
+    board->free_slots = board->arrived = NULL;
 }

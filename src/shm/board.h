@@ -4,8 +4,9 @@
  *        claim, and the two sleeps around it.
  *
  *   Process      May call                            Only writer of
- *   host         tide_board_take, _submit, _kick,    a FREE slot, ready ring,
- *                _next_done, _release, _wait, _close  `wake_at`, `closing`
+ *   host         tide_board_take, _submit, _revoke,  a FREE slot, ready ring,
+ *                _kick, _next_done, _release, _wait,  `wake_at`, `closing`
+ *                _close
  *   worker w     tide_board_claim, _finish, _rest    its CLAIMED slot, its
  *                                                    record, its region
  *   supervisor   tide_board_reclaim, _rouse,         slots of reaped workers,
@@ -74,6 +75,8 @@ struct tide_board {
 
     /* The host's own, NULL elsewhere. */
     uint32_t *in_flight; /* per slot the sequence it was submitted with, or 0 */
+    uint32_t
+        *entries; /* per slot where its newest entry is in the ready ring */
     uint32_t *free_slots; /* stack of slots that were used before */
     uint32_t *arrived;    /* slots taken off the done stack, oldest first */
     uint32_t free_count;
@@ -127,12 +130,19 @@ static inline uint32_t tide_board_slot_count(const struct tide_board *board)
 int tide_board_take(uint32_t *out, struct tide_board *board);
 
 /**
- * Make a slot READY whose request is filled in. Wait-free. The slot is the
- * workers' until tide_board_next_done() hands it out.
- *
- * @return TIDE_OK; TIDE_EAGAIN if the ring has no room, the slot stays ours
+ * Make a slot READY whose request is filled in. The slot is the workers' until
+ * tide_board_next_done() hands it out. Never waits; where so much was revoked that
+ * spent entries fill the ring, they are dropped first.
  */
-int tide_board_submit(struct tide_board *board, uint32_t slot);
+void tide_board_submit(struct tide_board *board, uint32_t slot);
+
+/**
+ * Take back a submitted slot that no worker has claimed. Wait-free.
+ *
+ * @return TIDE_OK: it is FREE and there will be no outcome; TIDE_EAGAIN if it is
+ *         claimed, finished or not in flight
+ */
+int tide_board_revoke(struct tide_board *board, uint32_t slot);
 
 /** Wake up to `count` sleeping workers for work submitted before. */
 void tide_board_kick(struct tide_board *board, uint32_t count);

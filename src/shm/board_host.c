@@ -20,32 +20,56 @@ int tide_board_take(uint32_t *out, struct tide_board *board)
     return TIDE_OK;
 }
 
-/* Room for one more entry? Spent entries at the head are dropped on the way. */
-static int ring_has_room(struct tide_board *board, uint64_t tail)
+/* Write an entry at the tail; there is room. */
+static void append(struct tide_board *board, uint32_t slot)
+{
+    struct tide_board_shared *shared = board->shared;
+    uint64_t tail =
+        atomic_load_explicit(&shared->ready_tail, memory_order_relaxed);
+    board->entries[slot] = (uint32_t)tail;
+    atomic_store_explicit(&board->ready[tail & tide_ready_mask(board)], slot,
+                          memory_order_relaxed);
+    /* Release: who sees the new tail sees the entry and the READY word. */
+    atomic_store_explicit(&shared->ready_tail, tail + 1, memory_order_release);
+}
+
+/* Does the entry at `at` stand for a slot that can be claimed? */
+static int is_live(const struct tide_board *board, uint64_t at, uint32_t slot)
+{
+    uint64_t word =
+        atomic_load_explicit(&board->slots[slot].word, memory_order_relaxed);
+    return tide_word_state(word) == TIDE_SLOT_READY &&
+           board->entries[slot] == (uint32_t)at;
+}
+
+/* Once around the ring: spent entries are dropped, the others keep their order. */
+static void rotate(struct tide_board *board, uint64_t tail)
 {
     struct tide_board_shared *shared = board->shared;
     for (;;) {
         uint64_t head =
             atomic_load_explicit(&shared->ready_head, memory_order_acquire);
-        if (tail - head <= tide_ready_mask(board))
-            return 1;
+        if (head >= tail)
+            return;
         uint32_t slot = atomic_load_explicit(
             &board->ready[head & tide_ready_mask(board)], memory_order_relaxed);
-        uint64_t word = atomic_load_explicit(&board->slots[slot].word,
-                                             memory_order_relaxed);
-        if (tide_word_state(word) == TIDE_SLOT_READY)
-            return 0;
+        if (is_live(board, head, slot))
+            append(board, slot);
         tide_help_head(shared, head);
     }
 }
 
-int tide_board_submit(struct tide_board *board, uint32_t slot)
+/* Is every entry of the ring taken? */
+static int ring_is_full(const struct tide_board *board, uint64_t tail)
 {
-    struct tide_board_shared *shared = board->shared;
-    uint64_t tail =
-        atomic_load_explicit(&shared->ready_tail, memory_order_relaxed);
-    if (!ring_has_room(board, tail))
-        return TIDE_EAGAIN;
+    uint64_t head =
+        atomic_load_explicit(&board->shared->ready_head, memory_order_acquire);
+    return tail - head > tide_ready_mask(board);
+}
+
+/* The slot gets a new sequence and what a reply begins with. */
+static uint32_t begin_flight(struct tide_board *board, uint32_t slot)
+{
     uint64_t word =
         atomic_load_explicit(&board->slots[slot].word, memory_order_relaxed);
     uint32_t sequence = tide_word_sequence(word) + 1;
@@ -58,14 +82,41 @@ int tide_board_submit(struct tide_board *board, uint32_t slot)
     reply->hand = board->slots[slot].request.first;
     reply->form = reply->mark = 0;
     reply->length = reply->start_ns = 0;
+    return sequence;
+}
+
+void tide_board_submit(struct tide_board *board, uint32_t slot)
+{
+    uint64_t tail =
+        atomic_load_explicit(&board->shared->ready_tail, memory_order_relaxed);
+    if (ring_is_full(board, tail))
+        rotate(board, tail);
+    uint32_t sequence = begin_flight(board, slot);
     /* Release: who claims the slot sees the request. */
     atomic_store_explicit(&board->slots[slot].word,
                           tide_word(TIDE_SLOT_READY, 0, sequence),
                           memory_order_release);
-    atomic_store_explicit(&board->ready[tail & tide_ready_mask(board)], slot,
-                          memory_order_relaxed);
-    /* Release: who sees the new tail sees the entry and the READY word. */
-    atomic_store_explicit(&shared->ready_tail, tail + 1, memory_order_release);
+    append(board, slot);
+}
+
+/* ---- revoke ---- */
+
+int tide_board_revoke(struct tide_board *board, uint32_t slot)
+{
+    if (slot >= board->used_count || board->in_flight[slot] == 0)
+        return TIDE_EAGAIN;
+    struct tide_slot *mine = &board->slots[slot];
+    uint64_t seen = atomic_load_explicit(&mine->word, memory_order_relaxed);
+    uint64_t freed = tide_word(TIDE_SLOT_FREE, 0, tide_word_sequence(seen));
+    /* Relaxed: nobody else has written to it since we made it READY. */
+    if (tide_word_state(seen) != TIDE_SLOT_READY ||
+        !atomic_compare_exchange_strong_explicit(&mine->word, &seen, freed,
+                                                 memory_order_relaxed,
+                                                 memory_order_relaxed))
+        return TIDE_EAGAIN;
+    board->in_flight[slot] = 0;
+    board->flight_count--;
+    board->free_slots[board->free_count++] = slot;
     return TIDE_OK;
 }
 
