@@ -648,7 +648,18 @@ static void test_closed_stdio(void)
     CHECK(waitpid(pid, &status, 0) == pid && status == 0);
 }
 
-/* A copy of the host leaves the original's processes alone. */
+/* The copy has closed all and opened other files under the same numbers. */
+static int reuse_numbers(const struct tide_host *host,
+                         const struct tide_pool *pool)
+{
+    const int numbers[] = { host->supervisor.channel, pool->board.event_fd };
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int i = 0; i < 2; i++)
+        CHECK(dup2(null, numbers[i]) == numbers[i]);
+    return check_fd_count();
+}
+
+/* A copy of the host leaves the original's processes and its own files alone. */
 static void test_forked_host(void)
 {
     struct tide_host host;
@@ -660,9 +671,16 @@ static void test_forked_host(void)
     CHECK(pid >= 0);
     if (pid == 0) {
         CHECK(!tide_host_is_ours(&host));
+        int fds = reuse_numbers(&host, pool);
         tide_pool_kill(pool);
-        tide_host_stop(&host);
-        tide_pool_free(pool);
+        if (check_random(2)) {
+            tide_host_stop(&host);
+            tide_pool_free(pool);
+        } else {
+            tide_pool_free(pool);
+            tide_host_stop(&host);
+        }
+        CHECK(check_fd_count() == fds);
         _exit(EXIT_SUCCESS);
     }
     CHECK(waitpid(pid, &status, 0) == pid && status == 0);

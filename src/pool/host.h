@@ -26,7 +26,10 @@ struct tide_host {
 int tide_host_start(struct tide_host *out, const struct tide_worker_ops *ops,
                     struct tide_error *err);
 
-/** End the supervisor and with it every worker. Pools that are left are broken. */
+/**
+ * End the supervisor and with it every worker. Pools that are left are broken. In
+ * a forked copy of the host no process is touched and no descriptor closed.
+ */
 void tide_host_stop(struct tide_host *host);
 
 /** Take in what the supervisor has sent. Never blocks. */

@@ -363,7 +363,8 @@ void tide_pool_free(struct tide_pool *pool)
 {
     tide_pool_kill(pool);
     unlink_pool(pool);
-    if (pool->board.event_fd >= 0)
+    /* In a forked copy of the host the number may be somebody else's by now. */
+    if (pool->board.event_fd >= 0 && tide_host_is_ours(pool->host))
         close(pool->board.event_fd);
     tide_board_destroy(&pool->board);
     tide_arena_destroy(&pool->arena);

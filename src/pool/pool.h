@@ -59,7 +59,11 @@ int tide_pool_open(struct tide_pool **out, struct tide_host *host,
                    const struct tide_pool_options *options,
                    struct tide_error *err);
 
-/** Kill what still runs, without waiting for it, and free everything. */
+/**
+ * Kill what still runs, without waiting for it, and free everything. In a forked
+ * copy of the host only its memory is freed: no process is signalled, and no
+ * descriptor closed, since the numbers may have been reused.
+ */
 void tide_pool_free(struct tide_pool *pool);
 
 /**

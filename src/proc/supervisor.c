@@ -67,7 +67,9 @@ static int is_child(pid_t pid)
 
 void tide_supervisor_stop(struct tide_supervisor *supervisor)
 {
-    if (getpid() == supervisor->owner && is_child(supervisor->pid)) {
+    if (getpid() != supervisor->owner)
+        return; /* a copy: the number may be somebody else's by now */
+    if (is_child(supervisor->pid)) {
         shutdown(supervisor->channel, SHUT_WR); /* it reads end-of-file */
         kill(supervisor->pid, SIGCONT);         /* also if it was stopped */
         if (await_end(supervisor->channel, tide_deadline_ns(PATIENCE_S)) !=

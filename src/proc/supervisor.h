@@ -57,7 +57,7 @@ int tide_supervisor_start(struct tide_supervisor *out,
 /**
  * End a supervisor and all its workers, and reap it. Returns when they are gone;
  * one that does not react is killed after some seconds, and its workers with it.
- * In a process other than its owner only the descriptor is closed.
+ * In a process other than its owner nothing is done.
  */
 void tide_supervisor_stop(struct tide_supervisor *supervisor);
 
