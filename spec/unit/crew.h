@@ -37,12 +37,20 @@ enum crew_task { /* in request.flags */
                  CREW_EXIT, /* with code `number`, at the item before the last */
                  CREW_SIGNAL, /* `number` to itself, there */
                  CREW_GATE, /* wait until the word in the block `number` is not 0 */
-                 CREW_LIE /* reply with a block at offset `number` */
+                 CREW_LIE,  /* reply with a block at offset `number` */
+                 CREW_TIMED /* items take as long as the block `number` says */
 };
 
 struct crew_args {
     uint64_t number;
     uint64_t begun; /* CREW_GATE: block with a count of those that wait; or 0 */
+};
+
+struct crew_time { /* CREW_TIMED: an entry of the block per item */
+    uint64_t takes_ns;
+    int naps;                  /* asleep, not busy */
+    _Atomic uint64_t begun_ns; /* not in hand before */
+    _Atomic int begun;
 };
 
 static inline uint64_t crew_result(uint64_t number, uint32_t item)
@@ -112,6 +120,23 @@ static inline void crew_misbehave(struct crew_worker *worker,
     }
 }
 
+static inline void crew_pass_time(struct crew_worker *worker,
+                                  const struct crew_args *args, uint32_t item)
+{
+    struct crew_time *time =
+        (void *)(worker->board->arena->base + args->number);
+    uint64_t ns = time[item].takes_ns;
+    atomic_store(&time[item].begun, 1);
+    if (time[item].naps)
+        nanosleep(&(struct timespec){ .tv_sec = (time_t)(ns / 1000000000),
+                                      .tv_nsec = (long)(ns % 1000000000) },
+                  NULL);
+    else
+        check_spin(ns);
+    if (item + 1 < worker->slot->request.count)
+        atomic_store(&time[item + 1].begun_ns, tide_now_ns());
+}
+
 static inline void crew_run(struct crew_worker *worker)
 {
     const struct tide_request *request = &worker->slot->request;
@@ -126,6 +151,8 @@ static inline void crew_run(struct crew_worker *worker)
             return; /* the host sees how far it got */
         if (item + 1 == request->count)
             crew_misbehave(worker, &args);
+        if (request->flags == CREW_TIMED)
+            crew_pass_time(worker, &args, item);
         memcpy(worker->bytes + worker->used, &result, sizeof result);
         worker->used += sizeof result;
         crew_advance(worker, item + 1);

@@ -157,11 +157,308 @@ static void test_revoke_ring(void)
     tide_host_stop(&host);
 }
 
+/* ---- time limits ---- */
+
+enum { TIMED_ITEMS = 6 };
+
+/* A request whose items take given times; the rest goes out again after a loss. */
+struct timed {
+    uint64_t block; /* of struct crew_time */
+    uint32_t timeout_ms;
+    uint32_t next;    /* item that comes next */
+    uint32_t lost[2]; /* items, by cause: over time, plain */
+    int in_flight;
+};
+
+static struct crew_time *times_of(struct tide_pool *pool,
+                                  const struct timed *timed)
+{
+    return (void *)tide_pool_at(pool, timed->block);
+}
+
+static uint32_t send_timed(struct tide_pool *pool, struct timed *timed,
+                           uint64_t tag)
+{
+    struct crew_args args = { .number = timed->block };
+    struct tide_request request = { .flags = CREW_TIMED,
+                                    .timeout_ms = timed->timeout_ms,
+                                    .first = timed->next,
+                                    .count = TIMED_ITEMS,
+                                    .length = sizeof args };
+    uint32_t slot;
+    atomic_store(&times_of(pool, timed)[timed->next].begun_ns, tide_now_ns());
+    memcpy(request.args.bytes, &args, sizeof args);
+    CHECK(tide_pool_submit(&slot, pool, &request, tag) == TIDE_OK);
+    tide_pool_kick(pool, 1);
+    timed->in_flight = 1;
+    return slot;
+}
+
+/* Whoever was killed for its time really had the item for so long. */
+static void take_timed(struct tide_pool *pool, struct timed *timed,
+                       const struct tide_outcome *outcome)
+{
+    uint64_t now_ns = tide_now_ns();
+    uint32_t hand = crew_check(outcome);
+    CHECK(timed->in_flight && outcome->request.first == timed->next);
+    timed->in_flight = 0;
+    timed->next = hand;
+    if (!outcome->lost) {
+        CHECK(hand == TIMED_ITEMS);
+        return;
+    }
+    CHECK(WIFSIGNALED(outcome->death.wait_status));
+    if (outcome->death.cause == TIDE_DEATH_TIMEOUT) {
+        CHECK(hand < TIMED_ITEMS);
+        uint64_t begun_ns = atomic_load(&times_of(pool, timed)[hand].begun_ns);
+        CHECK(now_ns - begun_ns >= timed->timeout_ms * UINT64_C(1000000));
+    } else {
+        CHECK(outcome->death.cause == TIDE_DEATH_PLAIN);
+    }
+    timed->lost[outcome->death.cause == TIDE_DEATH_PLAIN]++;
+    if (hand < TIMED_ITEMS)
+        timed->next++;
+}
+
+static void open_timed(struct tide_pool *pool, struct timed *timed,
+                       uint32_t timeout_ms)
+{
+    *timed = (struct timed){ .timeout_ms = timeout_ms };
+    timed->block =
+        tide_pool_alloc(pool, TIMED_ITEMS * sizeof(struct crew_time));
+    CHECK(timed->block != 0);
+    for (uint32_t i = 0; i < TIMED_ITEMS; i++) {
+        struct crew_time *time = &times_of(pool, timed)[i];
+        uint64_t limit_ns = timeout_ms * UINT64_C(1000000);
+        memset(time, 0, sizeof *time);
+        time->naps = check_random(3) == 0;
+        time->takes_ns =
+            check_random(3) ? check_random(60 * 1000)
+                            : limit_ns - 300 * 1000 + check_random(2000 * 1000);
+        if (check_random(60) == 0)
+            time->takes_ns = UINT64_C(3600) * 1000 * 1000 * 1000;
+    }
+}
+
+/* An outsider stops workers and lets them go on. */
+static void harass(struct tide_pool *pool, uint32_t *stopped)
+{
+    uint32_t worker = check_random(pool->board.worker_count);
+    pid_t pid = atomic_load(&pool->board.workers[worker].pid);
+    if (pid != 0 && check_random(20) == 0)
+        kill(pid, (*stopped ^= 1u << worker) >> worker & 1 ? SIGSTOP : SIGCONT);
+}
+
+static void run_timed(struct tide_host *host, uint32_t requests, int outsider,
+                      uint32_t *lost)
+{
+    struct tide_pool *pool = crew_open(host, 2, 8, NULL);
+    struct timed *timed = calloc(requests, sizeof *timed);
+    struct tide_outcome outcome;
+    uint32_t stopped = 0;
+    uint32_t sent = 0;
+    uint32_t complete = 0;
+    CHECK(timed != NULL);
+    while (complete < requests) {
+        alarm(CHECK_WATCHDOG_S);
+        while (sent < requests && tide_pool_in_flight(pool) < 5) {
+            open_timed(pool, &timed[sent], 1 + check_random(3));
+            send_timed(pool, &timed[sent], sent);
+            sent++;
+        }
+        CHECK(tide_pool_wait(pool, 1, crew_deadline()) == TIDE_OK);
+        if (outsider)
+            harass(pool, &stopped);
+        if (tide_pool_receive(pool, &outcome) != TIDE_OK)
+            continue;
+        struct timed *one = &timed[outcome.tag];
+        take_timed(pool, one, &outcome);
+        tide_pool_release(pool, &outcome);
+        if (one->next < TIMED_ITEMS) {
+            send_timed(pool, one, outcome.tag);
+            continue;
+        }
+        complete++;
+        for (uint32_t i = 0; i < 2; i++)
+            lost[i] += one->lost[i];
+        tide_pool_free_block(pool, one->block);
+    }
+    CHECK(outsider || lost[1] == 0);
+    free(timed);
+    tide_pool_free(pool);
+}
+
+static void test_time_limits(void)
+{
+    struct tide_host host;
+    uint32_t lost[2] = { 0 };
+    uint32_t requests = 8 * check_rounds;
+    check_begin("time limits");
+    crew_start_host(&host);
+    run_timed(&host, requests, 0, lost);
+    printf("over time: %u of %u", lost[0], requests * TIMED_ITEMS);
+    lost[0] = lost[1] = 0;
+    run_timed(&host, requests, 1, lost);
+    printf("; with an outsider: %u, %u plain\n", lost[0], lost[1]);
+    tide_host_stop(&host);
+}
+
+/* The supervisor says its pid a moment after the fork. */
+static pid_t first_worker(struct tide_pool *pool)
+{
+    pid_t pid;
+    CHECK_SOON((pid = atomic_load(&pool->board.workers[0].pid)) != 0);
+    return pid;
+}
+
+/* For how long does the pool's only worker hold one endless item? */
+static uint64_t time_to_kill(struct tide_pool *pool, uint32_t timeout_ms,
+                             int stop_signal)
+{
+    struct timed timed;
+    struct tide_outcome outcome;
+    open_timed(pool, &timed, timeout_ms);
+    struct crew_time *time = times_of(pool, &timed);
+    time->takes_ns = UINT64_C(3600) * 1000 * 1000 * 1000;
+    send_timed(pool, &timed, 5);
+    CHECK_SOON(atomic_load(&time->begun) != 0);
+    pid_t pid = first_worker(pool);
+    if (stop_signal != 0)
+        kill(pid, stop_signal);
+    uint64_t begun_ns = atomic_load(&time->begun_ns);
+    crew_receive(pool, &outcome);
+    uint64_t took_ns = tide_now_ns() - begun_ns;
+    CHECK(outcome.lost && outcome.death.cause == TIDE_DEATH_TIMEOUT);
+    CHECK(outcome.death.pid == pid && outcome.reply.hand == 0);
+    take_timed(pool, &timed, &outcome);
+    tide_pool_release(pool, &outcome);
+    tide_pool_free_block(pool, timed.block);
+    return took_ns;
+}
+
+static void test_overdue(void)
+{
+    static const int signals[] = { 0, SIGSTOP, SIGTSTP, SIGCONT };
+    struct tide_host host;
+    uint64_t worst_ns = 0;
+    check_begin("overdue");
+    crew_start_host(&host);
+    struct tide_pool *pool = crew_open(&host, 1, 4, NULL);
+    for (unsigned i = 0; i < check_rounds; i++) {
+        uint32_t timeout_ms = 1 + check_random(50);
+        uint64_t took_ns = time_to_kill(pool, timeout_ms, signals[i % 4]);
+        CHECK(took_ns >= timeout_ms * UINT64_C(1000000));
+        uint64_t late_ns = took_ns - timeout_ms * UINT64_C(1000000);
+        worst_ns = late_ns > worst_ns ? late_ns : worst_ns;
+    }
+    printf("killed at most %.1f ms late\n", (double)worst_ns / 1e6);
+    tide_pool_free(pool);
+    tide_host_stop(&host);
+}
+
+/* The watch ends when there is no timed work, and begins again in time. */
+static void test_watch_end(void)
+{
+    struct tide_host host;
+    check_begin("watch end");
+    crew_start_host(&host);
+    struct tide_pool *pool = crew_open(&host, 1, 4, NULL);
+    _Atomic uint32_t *watching = &pool->board.shared->watching;
+    for (unsigned i = 0; i < check_rounds / 12 + 1; i++) {
+        CHECK(atomic_load(watching) == 0);
+        time_to_kill(pool, 5, 0);
+        CHECK(atomic_load(watching) != 0);
+        CHECK_SOON(atomic_load(watching) == 0);
+    }
+    time_to_kill(pool, 5, 0);
+    tide_pool_free(pool);
+    tide_host_stop(&host);
+}
+
+/* ---- cut off ---- */
+
+/* It is over before, while or after it is cut off; what follows it never is. */
+static void test_cut_off(void)
+{
+    struct tide_host host;
+    struct tide_outcome outcome;
+    unsigned lost = 0;
+    check_begin("cut off");
+    crew_start_host(&host);
+    struct tide_pool *pool = crew_open(&host, 2, 8, NULL);
+    for (unsigned i = 0; i < 20 * check_rounds; i++) {
+        struct timed timed;
+        alarm(CHECK_WATCHDOG_S);
+        open_timed(pool, &timed, 1);
+        timed.timeout_ms = check_random(2) ? 0 : 1000;
+        uint64_t total_ns = 0;
+        for (uint32_t j = 0; j < TIMED_ITEMS; j++)
+            total_ns += times_of(pool, &timed)[j].takes_ns =
+                check_random(40 * 1000);
+        uint32_t slot = send_timed(pool, &timed, 1);
+        for (uint64_t j = 0; j < 3; j++) /* the innocent */
+            send_one(pool, CREW_COUNT, (struct crew_args){ j, 0 }, 2);
+        tide_pool_kick(pool, 3);
+        check_spin(check_random((uint32_t)total_ns + 100 * 1000));
+        int revoked =
+            check_random(2) && tide_pool_revoke(pool, slot) == TIDE_OK;
+        CHECK(tide_pool_hand(pool, slot) <= TIMED_ITEMS);
+        for (uint32_t j = check_random(3); j < 3 && !revoked; j++)
+            tide_pool_cut_off(pool, slot);
+        for (int left = revoked ? 3 : 4; left > 0; left--) {
+            crew_receive(pool, &outcome);
+            crew_check(&outcome);
+            CHECK(!outcome.lost || (outcome.tag == 1 && !revoked &&
+                                    outcome.death.cause == TIDE_DEATH_CANCEL));
+            lost += outcome.lost != 0;
+            tide_pool_release(pool, &outcome);
+        }
+        tide_pool_free_block(pool, timed.block);
+    }
+    printf("cut off: %u of %u\n", lost, 20 * check_rounds);
+    tide_pool_free(pool);
+    tide_host_stop(&host);
+}
+
+/* One that never ends, also while its worker is stopped. */
+static void test_cut_off_endless(void)
+{
+    struct tide_host host;
+    struct tide_outcome outcome;
+    check_begin("cut off endless");
+    crew_start_host(&host);
+    struct tide_pool *pool = crew_open(&host, 1, 4, NULL);
+    for (unsigned i = 0; i < check_rounds; i++) {
+        struct crew_args gate = { new_word(pool), new_word(pool) };
+        uint32_t slot = send_one(pool, CREW_GATE, gate, 1);
+        tide_pool_kick(pool, 1);
+        CHECK_SOON(atomic_load(word_at(pool, gate.begun)) == 1);
+        if (check_random(2))
+            kill(first_worker(pool), SIGSTOP);
+        CHECK(tide_pool_revoke(pool, slot) == TIDE_EAGAIN);
+        tide_pool_cut_off(pool, slot);
+        crew_receive(pool, &outcome);
+        CHECK(outcome.lost && outcome.death.cause == TIDE_DEATH_CANCEL);
+        CHECK(crew_check(&outcome) == 2);
+        tide_pool_release(pool, &outcome);
+        tide_pool_cut_off(pool, slot); /* nobody's */
+        tide_pool_free_block(pool, gate.number);
+        tide_pool_free_block(pool, gate.begun);
+    }
+    tide_pool_free(pool);
+    tide_host_stop(&host);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv, 24);
     test_revoke_race();
     test_revoke_ring();
+    test_time_limits();
+    test_overdue();
+    test_watch_end();
+    test_cut_off();
+    test_cut_off_endless();
     CHECK(!crew_has_children());
     return EXIT_SUCCESS;
 }

@@ -213,6 +213,14 @@ unsigned char *tide_pool_at(const struct tide_pool *pool, uint64_t offset)
 
 /* ---- requests ---- */
 
+/* Tell the supervisor something about our crew. */
+static void tell(struct tide_pool *pool, struct tide_message *message)
+{
+    message->crew = pool->crew;
+    if (!pool->gone && pool->host->alive && tide_host_is_ours(pool->host))
+        tide_channel_send(pool->host->supervisor.channel, message, NULL);
+}
+
 int tide_pool_has_slot(const struct tide_pool *pool)
 {
     return pool->board.free_count > 0 ||
@@ -228,6 +236,9 @@ int tide_pool_submit(uint32_t *slot, struct tide_pool *pool,
     pool->board.slots[taken].request = *request;
     pool->tags[taken] = tag;
     tide_board_submit(&pool->board, taken);
+    if (request->timeout_ms != 0 &&
+        tide_board_demand_watch(&pool->board, request->timeout_ms))
+        tell(pool, &(struct tide_message){ .kind = TIDE_MESSAGE_WATCH });
     if (slot != NULL)
         *slot = taken;
     return TIDE_OK;
@@ -236,6 +247,29 @@ int tide_pool_submit(uint32_t *slot, struct tide_pool *pool,
 int tide_pool_revoke(struct tide_pool *pool, uint32_t slot)
 {
     return tide_board_revoke(&pool->board, slot);
+}
+
+void tide_pool_cut_off(struct tide_pool *pool, uint32_t slot)
+{
+    uint32_t sequence = tide_board_flight_of(&pool->board, slot);
+    if (sequence != 0)
+        tell(pool, &(struct tide_message){ .kind = TIDE_MESSAGE_CANCEL,
+                                           .slot = slot,
+                                           .sequence = sequence });
+}
+
+uint32_t tide_pool_hand(const struct tide_pool *pool, uint32_t slot)
+{
+    const struct tide_slot *flying = &pool->board.slots[slot];
+    uint32_t first = flying->request.first;
+    uint32_t count = flying->request.count;
+    uint32_t hand = *(const volatile uint32_t *)&flying->reply.hand;
+    return hand < first ? first : hand > count ? count : hand;
+}
+
+uint32_t tide_pool_queued(const struct tide_pool *pool)
+{
+    return tide_board_queued(&pool->board);
 }
 
 void tide_pool_kick(struct tide_pool *pool, uint32_t count)
@@ -324,10 +358,7 @@ void tide_pool_close(struct tide_pool *pool)
 
 void tide_pool_kill(struct tide_pool *pool)
 {
-    struct tide_message stop = { .kind = TIDE_MESSAGE_STOP,
-                                 .crew = pool->crew };
-    if (!pool->gone && pool->host->alive && tide_host_is_ours(pool->host))
-        tide_channel_send(pool->host->supervisor.channel, &stop, NULL);
+    tell(pool, &(struct tide_message){ .kind = TIDE_MESSAGE_STOP });
 }
 
 int tide_pool_join(struct tide_pool *pool, uint64_t deadline_ns)

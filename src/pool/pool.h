@@ -82,7 +82,10 @@ unsigned char *tide_pool_at(const struct tide_pool *pool, uint64_t offset);
 int tide_pool_has_slot(const struct tide_pool *pool);
 
 /**
- * Submit a copy of `request`.
+ * Submit a copy of `request`. Where it has a `timeout_ms`, a worker that has one of
+ * its items in hand for longer is killed, and the request comes back as lost with
+ * cause TIDE_DEATH_TIMEOUT and that item in hand. Never too early; a look or two
+ * (an eighth of the limit, 1 .. 20 ms) late. Time in the queue does not count.
  *
  * @param slot  NULL, or where the number goes by which it can be revoked or cut
  *              off until its outcome is received
@@ -98,6 +101,20 @@ int tide_pool_submit(uint32_t *slot, struct tide_pool *pool,
  *         it is being run or has been, its outcome comes
  */
 int tide_pool_revoke(struct tide_pool *pool, uint32_t slot);
+
+/**
+ * Have the worker killed that runs a request, unless it has finished it when the
+ * supervisor looks: never for another one. Does nothing to a request that is not
+ * claimed: revoke first. The outcome comes as lost, with cause TIDE_DEATH_CANCEL,
+ * or complete.
+ */
+void tide_pool_cut_off(struct tide_pool *pool, uint32_t slot);
+
+/** The item in hand now of a request in flight, in [first, count]: for progress. */
+uint32_t tide_pool_hand(const struct tide_pool *pool, uint32_t slot);
+
+/** About how many requests wait for a worker now. */
+uint32_t tide_pool_queued(const struct tide_pool *pool);
 
 /** Wake sleeping workers for up to `count` requests submitted before. */
 void tide_pool_kick(struct tide_pool *pool, uint32_t count);

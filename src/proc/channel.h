@@ -5,6 +5,8 @@
  *   Direction             Message      Meaning
  *   host -> supervisor    CREATE       man a board: arena and eventfd attached
  *   host -> supervisor    STOP         kill the workers of a crew
+ *   host -> supervisor    WATCH        work with a time limit was submitted
+ *   host -> supervisor    CANCEL       kill who runs a slot, if it still does
  *   supervisor -> host    STARTED      every worker of the crew was forked
  *   supervisor -> host    GONE         no worker is left, and why; the last word
  *
@@ -22,6 +24,8 @@ enum { TIDE_MESSAGE_FDS = 2, TIDE_REASON_BYTES = 200 };
 enum tide_message_kind {
     TIDE_MESSAGE_CREATE,
     TIDE_MESSAGE_STOP,
+    TIDE_MESSAGE_WATCH,
+    TIDE_MESSAGE_CANCEL,
     TIDE_MESSAGE_STARTED,
     TIDE_MESSAGE_GONE
 };
@@ -32,6 +36,8 @@ struct tide_message {
     uint64_t arena_bytes;           /* CREATE */
     uint64_t config;                /* CREATE: block for the workers, or 0 */
     uint64_t config_bytes;          /* CREATE */
+    uint32_t slot;                  /* CANCEL */
+    uint32_t sequence;              /* CANCEL */
     uint32_t broken;                /* GONE: ended against the host's will */
     char reason[TIDE_REASON_BYTES]; /* GONE and broken: why */
 };

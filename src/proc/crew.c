@@ -9,7 +9,7 @@
  *                                 then as a vacancy (below)      until reaped
  * ENDED      -                    -                              -
  *
- * A worker stopped by a signal stays RUNNING, but it may owe somebody a wake-up, or
+ * A worker stopped by a signal, but for an arrest (watch.c), stays RUNNING, but it may owe somebody a wake-up, or
  * have been woken for work that others could do: everybody is woken.
  *
  * A vacancy: ENDED if the crew is stopping, or closed and it left by itself with
@@ -252,7 +252,9 @@ static void bury(struct tide_crew *crew, uint32_t index, int status)
     struct tide_place *place = &crew->places[index];
     struct tide_death death = { .worker = index,
                                 .pid = place->pid,
-                                .wait_status = status };
+                                .wait_status = status,
+                                .cause =
+                                    tide_watch_cause(crew, index, status) };
     int useful = was_useful(place, &crew->board.workers[index], status);
     tide_board_reclaim(&crew->board, &death);
     vacate(crew, index, status, useful);
@@ -261,10 +263,12 @@ static void bury(struct tide_crew *crew, uint32_t index, int status)
 
 void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status)
 {
-    if (!WIFSTOPPED(status)) {
+    if (WIFCONTINUED(status)) {
+        tide_watch_on_continue(crew, index);
+    } else if (!WIFSTOPPED(status)) {
         bury(crew, index, status);
-        return;
+    } else if (!tide_watch_on_stop(crew, index)) {
+        tide_board_rouse(&crew->board, index);
+        tide_board_wake_all(&crew->board);
     }
-    tide_board_rouse(&crew->board, index);
-    tide_board_wake_all(&crew->board);
 }

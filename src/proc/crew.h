@@ -10,6 +10,7 @@
 
 #include "proc/channel.h"
 #include "proc/supervisor.h"
+#include "proc/watch.h"
 #include "shm/arena.h"
 #include "shm/board.h"
 
@@ -24,6 +25,7 @@ struct tide_place {
     uint64_t since_ns; /* RUNNING: when it was forked */
     uint64_t due_ns;   /* VACANT: when to fork */
     uint64_t items;    /* its record's total when it was forked */
+    struct tide_watch watch;
 };
 
 struct tide_crew {
@@ -39,6 +41,9 @@ struct tide_crew {
     int started;     /* every place has had a process */
     int stopping;
     int broken;
+    int is_watching;   /* there is timed work, or was lately, */
+    int is_pursuing;   /* somebody is to be killed who still lives */
+    uint64_t timed_ns; /* and was seen last then */
     char reason[TIDE_REASON_BYTES];
     struct tide_place places[];
 };

@@ -1,6 +1,6 @@
 /*
  * The supervisor's loop. All events come through one poll: the channel, SIGCHLD as
- * a signalfd, the host's pidfd, and the time of the next fork that is due. Reaping
+ * a signalfd, the host's pidfd, and the time of the next fork or look. Reaping
  * is complete (every zombie of this round) before anything is forked again.
  *
  * What becomes of a crew and its places is told in crew.c. A crew whose places are
@@ -74,13 +74,16 @@ static void dismiss_gone(struct tide_office *office)
     }
 }
 
-static uint64_t fork_due(struct tide_office *office)
+/* Do what is due; returns when the next thing is. */
+static uint64_t do_due(struct tide_office *office)
 {
     uint64_t next_ns = TIDE_FOREVER;
     uint64_t now_ns = tide_now_ns();
     for (struct tide_crew *crew = office->crews; crew; crew = crew->next) {
-        uint64_t at_ns = tide_crew_fork_due(office, crew, now_ns);
-        next_ns = at_ns < next_ns ? at_ns : next_ns;
+        uint64_t fork_ns = tide_crew_fork_due(office, crew, now_ns);
+        uint64_t look_ns = tide_watch_look(crew, now_ns);
+        next_ns = fork_ns < next_ns ? fork_ns : next_ns;
+        next_ns = look_ns < next_ns ? look_ns : next_ns;
     }
     return next_ns;
 }
@@ -89,7 +92,7 @@ static void reap_all(struct tide_office *office)
 {
     int status;
     pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0)
+    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED)) > 0)
         for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
             for (uint32_t i = 0; i < crew->place_count; i++)
                 if (crew->places[i].state == TIDE_RUNNING &&
@@ -108,6 +111,23 @@ static _Noreturn void end_office(struct tide_office *office)
     _exit(EXIT_SUCCESS); /* stdio holds nothing: it was flushed at the fork */
 }
 
+static void obey(struct tide_crew *crew, const struct tide_message *message)
+{
+    switch (message->kind) {
+    case TIDE_MESSAGE_STOP:
+        tide_crew_stop(crew);
+        break;
+    case TIDE_MESSAGE_WATCH:
+        tide_watch_begin(crew, tide_now_ns());
+        break;
+    case TIDE_MESSAGE_CANCEL:
+        tide_watch_cut_off(crew, message->slot, message->sequence);
+        break;
+    default:
+        break;
+    }
+}
+
 static void receive_all(struct tide_office *office)
 {
     struct tide_message message;
@@ -123,8 +143,8 @@ static void receive_all(struct tide_office *office)
         else
             tide_channel_drop(fds);
         for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
-            if (message.kind == TIDE_MESSAGE_STOP && crew->id == message.crew)
-                tide_crew_stop(crew);
+            if (crew->id == message.crew)
+                obey(crew, &message);
     }
 }
 
@@ -143,7 +163,7 @@ static void serve(struct tide_office *office)
         { .fd = office->host_fd, .events = POLLIN },
     };
     for (;;) {
-        uint64_t next_ns = fork_due(office);
+        uint64_t next_ns = do_due(office);
         dismiss_gone(office);
         if (poll(fds, 3, tide_poll_timeout_ms(next_ns)) < 0)
             continue; /* EINTR: continued after a stop */

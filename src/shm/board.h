@@ -10,7 +10,8 @@
  *   worker w     tide_board_claim, _finish, _rest    its CLAIMED slot, its
  *                                                    record, its region
  *   supervisor   tide_board_reclaim, _rouse,         slots of reaped workers,
- *                _wake_all                           orphan ring
+ *                _wake_all, _end_watch and the       orphan ring
+ *                looks beside it
  *
  * A slot is owned by exactly one process at every instant: state, owner and a
  * sequence number are one atomic word, so a worker killed between any two
@@ -50,11 +51,18 @@ struct tide_worker_record {
     struct tide_region region;
 };
 
+enum tide_death_cause {
+    TIDE_DEATH_PLAIN,   /* by itself, or by an outsider */
+    TIDE_DEATH_TIMEOUT, /* the item in its hand took longer than its limit */
+    TIDE_DEATH_CANCEL   /* the host asked for it */
+};
+
 /** Who had a slot last, and how it died if it did. */
 struct tide_death {
     uint32_t worker; /* 0-based */
     pid_t pid;
     int wait_status; /* as waitpid(2) gives it */
+    enum tide_death_cause cause;
 };
 
 struct tide_board_shared;
@@ -161,6 +169,16 @@ enum tide_slot_state tide_board_next_done(uint32_t *out,
 /** Make a slot FREE again, from the host's point of view. */
 void tide_board_release(struct tide_board *board, uint32_t slot);
 
+/** The sequence of a slot in flight; 0 of one that is not. */
+static inline uint32_t tide_board_flight_of(const struct tide_board *board,
+                                            uint32_t slot)
+{
+    return slot < board->used_count ? board->in_flight[slot] : 0;
+}
+
+/** READY slots in the ring now: a hint, too many while revoked ones lie there. */
+uint32_t tide_board_queued(const struct tide_board *board);
+
 /** Has a worker work it could claim? A hint. */
 int tide_board_has_ready(const struct tide_board *board);
 
@@ -178,6 +196,13 @@ int tide_board_wait(struct tide_board *board, uint32_t count, int watch_fd,
 
 /** Let every worker end as soon as it finds nothing to claim. */
 void tide_board_close(struct tide_board *board);
+
+/**
+ * A slot with a time limit was submitted: is the supervisor to be told to watch?
+ *
+ * @return 1: send the message; 0: it is watching
+ */
+int tide_board_demand_watch(struct tide_board *board, uint32_t timeout_ms);
 
 /* ---- workers ---- */
 
@@ -211,23 +236,7 @@ void tide_board_finish(struct tide_board *board, uint32_t slot, uint32_t worker,
  */
 int tide_board_rest(struct tide_board *board, uint32_t worker);
 
-/* ---- supervisor ---- */
-
-/**
- * After worker `death->worker` was reaped: settle its region, mark the slot in
- * its hand LOST and tell the host. The caller then wakes everybody.
- */
-void tide_board_reclaim(struct tide_board *board,
-                        const struct tide_death *death);
-
-/**
- * Worker `worker` was stopped by a signal: nobody shall count on it to wake up.
- * When it goes on it looks for work. The caller then wakes everybody.
- */
-void tide_board_rouse(struct tide_board *board, uint32_t worker);
-
-/** Wake every sleeping worker and the host. */
-void tide_board_wake_all(struct tide_board *board);
+/* ---- all ---- */
 
 /** Is the board closed by the host? */
 int tide_board_is_closed(const struct tide_board *board);

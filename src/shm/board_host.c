@@ -192,8 +192,7 @@ enum tide_slot_state tide_board_next_done(uint32_t *out,
     if (tide_word_state(word) == TIDE_SLOT_DONE)
         return TIDE_SLOT_DONE;
     /* The supervisor leaves in `end_ns` whom the slot was lost with. */
-    death->pid = (pid_t)(board->slots[slot].reply.end_ns >> 32);
-    death->wait_status = (int)(uint32_t)board->slots[slot].reply.end_ns;
+    tide_death_unpack(death, board->slots[slot].reply.end_ns);
     return TIDE_SLOT_LOST;
 }
 

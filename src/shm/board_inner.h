@@ -7,6 +7,7 @@
 #define TIDE_SHM_BOARD_INNER_H
 
 #include "shm/board.h"
+#include "shm/board_super.h"
 
 /** `wake_at` while the host is awake. */
 #define TIDE_NOBODY UINT32_MAX
@@ -19,6 +20,7 @@ struct tide_board_shared {
     alignas(TIDE_LINE) _Atomic uint64_t ready_tail; /* host */
     _Atomic uint32_t closing;
     _Atomic uint32_t used_count; /* slots at or above it were never used */
+    _Atomic uint32_t watching;   /* ms, see board_watch.c */
 
     alignas(TIDE_LINE) _Atomic uint64_t ready_head; /* anybody helps */
 
@@ -54,6 +56,22 @@ static inline uint32_t tide_word_worker(uint64_t word)
 static inline uint32_t tide_word_sequence(uint64_t word)
 {
     return (uint32_t)(word >> 32);
+}
+
+/* ---- the death behind a LOST slot ---- */
+
+/* A wait status has 16 bits: signal, core flag, exit code. */
+static inline uint64_t tide_death_pack(const struct tide_death *death)
+{
+    return (uint64_t)(uint32_t)death->pid << 32 | (uint64_t)death->cause << 16 |
+           ((uint32_t)death->wait_status & 0xffff);
+}
+
+static inline void tide_death_unpack(struct tide_death *out, uint64_t packed)
+{
+    out->pid = (pid_t)(packed >> 32);
+    out->cause = (enum tide_death_cause)(packed >> 16 & 0xffff);
+    out->wait_status = (int)(packed & 0xffff);
 }
 
 /* ---- the head of the done stack ---- */

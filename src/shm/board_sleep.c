@@ -177,6 +177,12 @@ static uint64_t count_ready(const struct tide_board *board)
     return tail > head ? tail - head : 0;
 }
 
+uint32_t tide_board_queued(const struct tide_board *board)
+{
+    uint64_t ready = count_ready(board);
+    return ready < board->flight_count ? (uint32_t)ready : board->flight_count;
+}
+
 /*
  * Whoever submits counts on each spinner for one slot. So a spinner first takes
  * its bit back and then looks: what was submitted while the bit was seen is seen

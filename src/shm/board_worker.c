@@ -120,8 +120,7 @@ static void lose_claimed(struct tide_board *board,
         int in_block = (slot->reply.form & TIDE_REPLY_BLOCK) != 0;
         tide_region_settle(board->arena, &board->workers[death->worker].region,
                            in_block ? slot->reply.result.offset : 0);
-        slot->reply.end_ns =
-            (uint64_t)(uint32_t)death->pid << 32 | (uint32_t)death->wait_status;
+        slot->reply.end_ns = tide_death_pack(death);
         atomic_store_explicit(
             &slot->word,
             tide_word(TIDE_SLOT_LOST, death->worker, tide_word_sequence(word)),

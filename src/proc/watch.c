@@ -1,0 +1,247 @@
+/*
+ * A worker knows nothing of time limits: the supervisor looks now and then which
+ * item each has in hand, and notes when it saw it first. So an item is seen later
+ * than it began, and never killed early.
+ *
+ * It must be that item that dies and never an innocent next one, which may begin
+ * at any instant. So there is no killing at a glance but an ARREST: SIGSTOP, and
+ * when the worker stands still a second look. Guilty is who still has the same item
+ * in hand, or the slot that the host wants cut off.
+ *
+ *            overdue or cut off     a stop is reported        a continue is
+ * AT_LARGE   SIGSTOP -> CALLED      -> HELD: somebody else's  -
+ * CALLED     SIGSTOP again; after   guilty: SIGKILL -> KILLED -
+ *            PATIENCE: SIGKILL      else SIGCONT -> AT_LARGE
+ * HELD       SIGKILL -> KILLED      -                         -> AT_LARGE
+ * KILLED     -                      -                         -
+ *
+ * Somebody CALLED who is found innocent while it runs is let go: SIGCONT takes a
+ * SIGSTOP back that is still on its way. The report of a stop may be lost, when
+ * somebody sends SIGCONT, so the next look calls again; it may never come, when a
+ * debugger has the worker, and that is what PATIENCE ends.
+ * Whoever dies is judged once more when it is reaped, with the item that it had:
+ * had somebody sent SIGCONT between our look and SIGKILL, it is a plain death.
+ *
+ * A crew that stops kills all the same: SIGKILL needs no SIGCONT. While no crew has
+ * timed work nothing here costs anything; see board_watch.c for how a watch ends.
+ */
+#include "proc/watch.h"
+
+#include "base/clock.h"
+#include "proc/crew.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+enum {
+    NS_PER_MS = 1000 * 1000,
+    LEAST_PERIOD_MS = 1,
+    MOST_PERIOD_MS = 20,
+    LOOKS_PER_LIMIT = 8,
+    IDLE_NS = 1000 * 1000 * 1000,    /* without timed work: the watch ends */
+    PATIENCE_NS = 1000 * 1000 * 1000 /* for a stop that is not reported */
+};
+
+/* ---- the judge ---- */
+
+static int is_same_flight(const struct tide_item *a, const struct tide_item *b)
+{
+    return a->slot == b->slot && a->sequence == b->sequence;
+}
+
+/* Has the worker what it is to die for in hand now? */
+static enum tide_death_cause judge(const struct tide_crew *crew, uint32_t index,
+                                   uint64_t now_ns)
+{
+    const struct tide_watch *watch = &crew->places[index].watch;
+    struct tide_item item;
+    uint32_t owner;
+    /* Its record names a slot a moment after the claim: the slot itself is asked. */
+    if (watch->is_cut &&
+        tide_board_owner_of(&owner, &crew->board, watch->cut.slot,
+                            watch->cut.sequence) &&
+        owner == index)
+        return TIDE_DEATH_CANCEL;
+    if (watch->has_item && tide_board_item_of(&item, &crew->board, index) &&
+        is_same_flight(&item, &watch->item) && item.hand == watch->item.hand &&
+        item.hand < item.count && item.timeout_ms != 0 &&
+        now_ns >= watch->since_ns + (uint64_t)item.timeout_ms * NS_PER_MS)
+        return TIDE_DEATH_TIMEOUT;
+    return TIDE_DEATH_PLAIN;
+}
+
+static void execute(struct tide_place *place, enum tide_death_cause verdict)
+{
+    kill(place->pid, SIGKILL);
+    place->watch.arrest = TIDE_KILLED;
+    place->watch.verdict = verdict;
+}
+
+/* It has finished what it was to die for. */
+static void let_go(struct tide_place *place)
+{
+    place->watch.is_cut = 0;
+    if (place->watch.arrest != TIDE_CALLED)
+        return;
+    place->watch.arrest = TIDE_AT_LARGE;
+    kill(place->pid, SIGCONT);
+}
+
+/* It is guilty as far as can be seen while it runs. */
+static void pursue(struct tide_place *place, enum tide_death_cause verdict,
+                   uint64_t now_ns)
+{
+    struct tide_watch *watch = &place->watch;
+    switch (watch->arrest) {
+    case TIDE_AT_LARGE:
+        watch->arrest = TIDE_CALLED;
+        watch->called_ns = now_ns;
+        kill(place->pid, SIGSTOP);
+        break;
+    case TIDE_CALLED:
+        if (now_ns - watch->called_ns > PATIENCE_NS)
+            execute(place, verdict);
+        else
+            kill(place->pid, SIGSTOP);
+        break;
+    case TIDE_HELD:
+        execute(place, verdict);
+        break;
+    case TIDE_KILLED:
+        break;
+    }
+}
+
+/* ---- events ---- */
+
+int tide_watch_on_stop(struct tide_crew *crew, uint32_t index)
+{
+    struct tide_place *place = &crew->places[index];
+    if (place->watch.arrest == TIDE_AT_LARGE)
+        place->watch.arrest = TIDE_HELD;
+    if (place->watch.arrest != TIDE_CALLED)
+        return 0;
+    enum tide_death_cause verdict = judge(crew, index, tide_now_ns());
+    if (verdict != TIDE_DEATH_PLAIN)
+        execute(place, verdict);
+    else
+        let_go(place);
+    return 1;
+}
+
+void tide_watch_on_continue(struct tide_crew *crew, uint32_t index)
+{
+    struct tide_watch *watch = &crew->places[index].watch;
+    if (watch->arrest == TIDE_HELD)
+        watch->arrest = TIDE_AT_LARGE;
+}
+
+enum tide_death_cause tide_watch_cause(const struct tide_crew *crew,
+                                       uint32_t index, int wait_status)
+{
+    const struct tide_watch *watch = &crew->places[index].watch;
+    if (watch->arrest != TIDE_KILLED || !WIFSIGNALED(wait_status) ||
+        WTERMSIG(wait_status) != SIGKILL)
+        return TIDE_DEATH_PLAIN;
+    return judge(crew, index, tide_now_ns()) != TIDE_DEATH_PLAIN
+               ? watch->verdict
+               : TIDE_DEATH_PLAIN;
+}
+
+void tide_watch_begin(struct tide_crew *crew, uint64_t now_ns)
+{
+    crew->is_watching = 1;
+    crew->timed_ns = now_ns;
+}
+
+void tide_watch_cut_off(struct tide_crew *crew, uint32_t slot,
+                        uint32_t sequence)
+{
+    uint32_t index;
+    if (!tide_board_owner_of(&index, &crew->board, slot, sequence))
+        return;
+    struct tide_place *place = &crew->places[index];
+    if (place->state != TIDE_RUNNING)
+        return;
+    /* An earlier one it has finished: a worker has one slot at a time. */
+    place->watch.is_cut = 1;
+    place->watch.cut = (struct tide_item){ .slot = slot, .sequence = sequence };
+    crew->is_pursuing = 1; /* the loop looks before it sleeps */
+}
+
+/* ---- looking ---- */
+
+/* Note the item in hand. @return when it is overdue, or TIDE_FOREVER */
+static uint64_t note_item(struct tide_crew *crew, uint32_t index,
+                          uint64_t now_ns)
+{
+    struct tide_watch *watch = &crew->places[index].watch;
+    struct tide_item item;
+    int had = watch->has_item;
+    watch->has_item =
+        tide_board_item_of(&item, &crew->board, index) && item.timeout_ms != 0;
+    if (!watch->has_item)
+        return TIDE_FOREVER;
+    crew->timed_ns = now_ns;
+    if (!had || !is_same_flight(&item, &watch->item) ||
+        item.hand != watch->item.hand)
+        watch->since_ns = tide_now_ns(); /* after the look: not too early */
+    watch->item = item;
+    return item.hand < item.count
+               ? watch->since_ns + (uint64_t)item.timeout_ms * NS_PER_MS
+               : TIDE_FOREVER;
+}
+
+static uint64_t look_at(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
+{
+    struct tide_place *place = &crew->places[index];
+    uint64_t next_ns =
+        crew->is_watching ? note_item(crew, index, now_ns) : TIDE_FOREVER;
+    enum tide_death_cause verdict = judge(crew, index, now_ns);
+    if (verdict == TIDE_DEATH_PLAIN) {
+        let_go(place);
+        return next_ns;
+    }
+    pursue(place, verdict, now_ns);
+    crew->is_pursuing = 1;
+    return TIDE_FOREVER;
+}
+
+static uint64_t period_ns(const struct tide_crew *crew)
+{
+    uint32_t period_ms = tide_board_watching(&crew->board) / LOOKS_PER_LIMIT;
+    if (period_ms < LEAST_PERIOD_MS)
+        period_ms = LEAST_PERIOD_MS;
+    if (period_ms > MOST_PERIOD_MS)
+        period_ms = MOST_PERIOD_MS;
+    return (uint64_t)period_ms * NS_PER_MS;
+}
+
+/* The watch ends when there was nothing timed for a while. */
+static void rest(struct tide_crew *crew, uint64_t now_ns)
+{
+    if (now_ns - crew->timed_ns < IDLE_NS)
+        return;
+    crew->timed_ns = now_ns;
+    crew->is_watching = !tide_board_end_watch(&crew->board);
+}
+
+uint64_t tide_watch_look(struct tide_crew *crew, uint64_t now_ns)
+{
+    uint64_t next_ns = TIDE_FOREVER;
+    if (crew->stopping || (!crew->is_watching && !crew->is_pursuing))
+        return next_ns;
+    crew->is_pursuing = 0;
+    for (uint32_t i = 0; i < crew->place_count; i++) {
+        if (crew->places[i].state != TIDE_RUNNING)
+            continue;
+        uint64_t at_ns = look_at(crew, i, now_ns);
+        next_ns = at_ns < next_ns ? at_ns : next_ns;
+    }
+    if (crew->is_watching)
+        rest(crew, now_ns);
+    if (!crew->is_watching && !crew->is_pursuing)
+        return TIDE_FOREVER;
+    uint64_t period = now_ns + period_ns(crew);
+    return period < next_ns ? period : next_ns;
+}

@@ -1,0 +1,53 @@
+/**
+ * @file watch.h
+ * @brief Deadlines of items, and work that the host cuts off, in the supervisor.
+ */
+#ifndef TIDE_PROC_WATCH_H
+#define TIDE_PROC_WATCH_H
+
+#include "shm/board_super.h"
+
+#include <stdint.h>
+
+struct tide_crew;
+
+enum tide_arrest {
+    TIDE_AT_LARGE, /* runs, as far as is known */
+    TIDE_CALLED,   /* told to stop, to be looked at when it stands still */
+    TIDE_HELD,     /* stopped by somebody else */
+    TIDE_KILLED    /* found guilty */
+};
+
+/** What is known of the process in a place; all zero for a new one. */
+struct tide_watch {
+    enum tide_arrest arrest;
+    enum tide_death_cause verdict; /* KILLED: why */
+    int has_item;
+    int is_cut;            /* the host wants `cut` to end, */
+    struct tide_item item; /* in hand when it was looked at, */
+    struct tide_item cut;  /* of which only slot and sequence count */
+    uint64_t since_ns;     /* and first seen then */
+    uint64_t called_ns;    /* CALLED: when */
+};
+
+/** Work with a time limit was submitted. */
+void tide_watch_begin(struct tide_crew *crew, uint64_t now_ns);
+
+/** The host wants the worker killed that runs `slot` in this flight. */
+void tide_watch_cut_off(struct tide_crew *crew, uint32_t slot,
+                        uint32_t sequence);
+
+/** Look at what runs, arrest who is overdue. @return when to look again */
+uint64_t tide_watch_look(struct tide_crew *crew, uint64_t now_ns);
+
+/** A stop was reported. @return 1 if it was ours, and is settled */
+int tide_watch_on_stop(struct tide_crew *crew, uint32_t index);
+
+/** A stopped worker goes on. */
+void tide_watch_on_continue(struct tide_crew *crew, uint32_t index);
+
+/** Why the worker died that was just reaped; before its slot is settled. */
+enum tide_death_cause tide_watch_cause(const struct tide_crew *crew,
+                                       uint32_t index, int wait_status);
+
+#endif

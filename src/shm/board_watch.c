@@ -1,0 +1,100 @@
+/*
+ * What the supervisor sees of the work that runs, and when it has to look. Whatever
+ * it reads was written by workers: numbers are checked, and taken as hints until
+ * the worker stands still.
+ *
+ * WATCHING  The word `watching` is 0, or the shortest time limit in milliseconds
+ * that was asked for since it was 0. The host sets it after a submit with a limit,
+ * and whoever makes it 0 -> n tells the supervisor. That clears it when it has
+ * seen no timed work for a while, and a store-then-look pair sees to it that no
+ * timed slot is left unwatched, because all four accesses are in the one total
+ * order of seq_cst:
+ *   host: write READY, look at `watching`      supervisor: clear `watching`, look at
+ *                                              the words of all slots
+ * Either the host sees 0, and sends a message; or the supervisor sees the slot
+ * READY or CLAIMED, and goes on. (Or the slot is DONE by then, and needs nobody.)
+ */
+#include "shm/board_inner.h"
+
+/* ---- host ---- */
+
+int tide_board_demand_watch(struct tide_board *board, uint32_t timeout_ms)
+{
+    _Atomic uint32_t *watching = &board->shared->watching;
+    atomic_thread_fence(memory_order_seq_cst); /* READY before the look */
+    uint32_t seen = atomic_load(watching);
+    while (seen == 0 || timeout_ms < seen)
+        if (atomic_compare_exchange_weak(watching, &seen, timeout_ms))
+            return seen == 0;
+    return 0;
+}
+
+/* ---- supervisor ---- */
+
+int tide_board_item_of(struct tide_item *out, const struct tide_board *board,
+                       uint32_t worker)
+{
+    uint32_t claimed = atomic_load_explicit(&board->workers[worker].hand,
+                                            memory_order_acquire);
+    if (claimed == 0 || claimed > board->slot_count)
+        return 0;
+    const struct tide_slot *slot = &board->slots[claimed - 1];
+    uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
+    if (tide_word_state(word) != TIDE_SLOT_CLAIMED ||
+        tide_word_worker(word) != worker)
+        return 0;
+    *out = (struct tide_item){
+        .slot = claimed - 1,
+        .sequence = tide_word_sequence(word),
+        .hand = *(const volatile uint32_t *)&slot->reply.hand,
+        .count = slot->request.count,
+        .timeout_ms = slot->request.timeout_ms,
+    };
+    return 1;
+}
+
+int tide_board_owner_of(uint32_t *out, const struct tide_board *board,
+                        uint32_t slot, uint32_t sequence)
+{
+    if (slot >= board->slot_count)
+        return 0;
+    uint64_t word =
+        atomic_load_explicit(&board->slots[slot].word, memory_order_acquire);
+    if (tide_word_state(word) != TIDE_SLOT_CLAIMED ||
+        tide_word_sequence(word) != sequence ||
+        tide_word_worker(word) >= board->worker_count)
+        return 0;
+    *out = tide_word_worker(word);
+    return 1;
+}
+
+uint32_t tide_board_watching(const struct tide_board *board)
+{
+    return atomic_load(&board->shared->watching);
+}
+
+/* The limit of some timed slot that is READY or CLAIMED; 0 if there is none. */
+static uint32_t find_timed(const struct tide_board *board)
+{
+    uint32_t used = atomic_load(&board->shared->used_count);
+    for (uint32_t i = 0; i < used && i < board->slot_count; i++) {
+        const struct tide_slot *slot = &board->slots[i];
+        enum tide_slot_state state = tide_word_state(atomic_load(&slot->word));
+        if ((state == TIDE_SLOT_READY || state == TIDE_SLOT_CLAIMED) &&
+            slot->request.timeout_ms != 0)
+            return slot->request.timeout_ms;
+    }
+    return 0;
+}
+
+int tide_board_end_watch(struct tide_board *board)
+{
+    if (find_timed(board) != 0)
+        return 0;
+    atomic_store(&board->shared->watching, 0);
+    atomic_thread_fence(memory_order_seq_cst); /* 0 before the second look */
+    uint32_t timeout_ms = find_timed(board);
+    if (timeout_ms != 0)
+        atomic_store(&board->shared->watching, timeout_ms);
+    return timeout_ms == 0;
+}
