@@ -30,6 +30,7 @@ static void open_board(uint32_t slots, uint32_t workers, int cpus)
     CHECK(tide_event_open(&event_fd, &err) == TIDE_OK);
     CHECK(tide_board_create(&board, &arena, slots, workers, cpus, event_fd,
                             &err) == TIDE_OK);
+    tide_board_resize(&board, workers);
     for (uint32_t i = 0; i < workers; i++, at += REGION_BYTES)
         tide_region_init(&board.workers[i].region, at, at + REGION_BYTES);
 }

@@ -29,6 +29,8 @@ struct crew_config {
     int code;
     uint32_t life_ns; /* SIGKILL at a random instant up to this; 0: lives */
     uint64_t seed;
+    uint32_t retire_after; /* so many slots; 0: never */
+    uint32_t retire_idle;  /* before any slot, while less restarts than that */
 };
 
 enum crew_task { /* in request.flags */
@@ -207,6 +209,7 @@ static inline int crew_main(struct tide_worker_env *env)
     struct crew_worker worker = { .board = env->board };
     struct crew_config config = { 0 };
     uint32_t index;
+    uint32_t done = 0;
     if (env->config != NULL)
         memcpy(&config, env->config, sizeof config);
     tide_heap_open(&worker.heap, env->board->arena, &record->region);
@@ -215,6 +218,8 @@ static inline int crew_main(struct tide_worker_env *env)
     tide_event_raise(env->board->event_fd);
     if (config.life_ns != 0)
         crew_set_end(&config, atomic_load(&record->restarts));
+    if (atomic_load(&record->restarts) < config.retire_idle)
+        return TIDE_EXIT_RETIRED;
     for (;;) {
         if (tide_board_claim(&index, env->board, env->index) == TIDE_OK) {
             worker.slot = &env->board->slots[index];
@@ -222,6 +227,8 @@ static inline int crew_main(struct tide_worker_env *env)
             atomic_fetch_add(&record->items, 1);
             tide_board_finish(env->board, index, env->index,
                               worker.slot->request.flags == CREW_URGENT);
+            if (++done == config.retire_after)
+                return TIDE_EXIT_RETIRED;
         } else if (tide_board_rest(env->board, env->index) != TIDE_OK) {
             return 0;
         }

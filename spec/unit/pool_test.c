@@ -78,7 +78,8 @@ static void take(struct job *job, const struct tide_outcome *outcome)
     if (outcome->lost) {
         CHECK(WIFSIGNALED(outcome->death.wait_status));
         CHECK(WTERMSIG(outcome->death.wait_status) == SIGKILL);
-        CHECK(outcome->death.worker < job->pool->board.worker_count);
+        CHECK(outcome->death.worker <
+              tide_board_worker_count(&job->pool->board));
         job->lost++;
         job->kills_in_hand += job->reached[number] < job->sizes[number];
     } else {
@@ -118,7 +119,7 @@ static void run_job(struct job *job)
 static uint32_t restart_count(const struct tide_pool *pool)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < pool->board.worker_count; i++)
+    for (uint32_t i = 0; i < tide_board_worker_count(&pool->board); i++)
         count += atomic_load(&pool->board.workers[i].restarts);
     return count;
 }
@@ -126,7 +127,7 @@ static uint32_t restart_count(const struct tide_pool *pool)
 /* No block of a worker's region is held by anybody once all is returned. */
 static void check_regions(const struct tide_pool *pool)
 {
-    for (uint32_t i = 0; i < pool->board.worker_count; i++) {
+    for (uint32_t i = 0; i < tide_board_worker_count(&pool->board); i++) {
         const struct tide_region *region = &pool->board.workers[i].region;
         uint64_t top = atomic_load(&region->top);
         for (uint64_t at = region->first; at < top;) {

@@ -243,10 +243,20 @@ static void open_timed(struct tide_pool *pool, struct timed *timed,
 /* An outsider stops workers and lets them go on. */
 static void harass(struct tide_pool *pool, uint32_t *stopped)
 {
-    uint32_t worker = check_random(pool->board.worker_count);
+    uint32_t worker = check_random(tide_board_worker_count(&pool->board));
     pid_t pid = atomic_load(&pool->board.workers[worker].pid);
     if (pid != 0 && check_random(20) == 0)
         kill(pid, (*stopped ^= 1u << worker) >> worker & 1 ? SIGSTOP : SIGCONT);
+}
+
+static void release_all(struct tide_pool *pool, uint32_t *stopped)
+{
+    *stopped = 0;
+    for (uint32_t i = 0; i < tide_board_worker_count(&pool->board); i++) {
+        pid_t pid = atomic_load(&pool->board.workers[i].pid);
+        if (pid != 0)
+            kill(pid, SIGCONT);
+    }
 }
 
 static void run_timed(struct tide_host *host, uint32_t requests, int outsider,
@@ -266,7 +276,12 @@ static void run_timed(struct tide_host *host, uint32_t requests, int outsider,
             send_timed(pool, &timed[sent], sent);
             sent++;
         }
-        CHECK(tide_pool_wait(pool, 1, crew_deadline()) == TIDE_OK);
+        /* Work that waits for stopped workers has no limit. */
+        uint64_t until = outsider ? tide_deadline_ns(0.02) : crew_deadline();
+        if (tide_pool_wait(pool, 1, until) == TIDE_ETIMEOUT) {
+            CHECK(outsider);
+            release_all(pool, &stopped);
+        }
         if (outsider)
             harass(pool, &stopped);
         if (tide_pool_receive(pool, &outcome) != TIDE_OK)
@@ -449,6 +464,151 @@ static void test_cut_off_endless(void)
     tide_host_stop(&host);
 }
 
+/* ---- mail ---- */
+
+enum { MAIL_WORKERS = 3 };
+
+struct post {
+    struct tide_pool *pool;
+    uint32_t sent; /* tags below it */
+    uint32_t lost;
+    uint32_t slots[MAIL_WORKERS]; /* of the newest mail, */
+    uint64_t tags[MAIL_WORKERS];  /* and its tag */
+    unsigned char to[TAGS];       /* worker + 1 by tag; 0: anybody */
+};
+
+static void post_one(struct post *post, uint32_t to)
+{
+    struct crew_args args = { .number = post->sent };
+    struct tide_request request = { .flags = CREW_COUNT,
+                                    .count = 3,
+                                    .length = sizeof args };
+    int status = TIDE_EAGAIN;
+    uint32_t slot;
+    memcpy(request.args.bytes, &args, sizeof args);
+    if (to == 0)
+        status = tide_pool_submit(&slot, post->pool, &request, post->sent);
+    else
+        status = tide_pool_submit_to(&slot, post->pool, to - 1, &request,
+                                     post->sent);
+    if (status != TIDE_OK)
+        return;
+    if (to != 0) {
+        post->slots[to - 1] = slot;
+        post->tags[to - 1] = post->sent;
+    } else {
+        tide_pool_kick(post->pool, 1);
+    }
+    state_of[post->sent] = SENT;
+    post->to[post->sent++] = (unsigned char)to;
+}
+
+static void take_mail(struct post *post)
+{
+    struct tide_outcome outcome;
+    while (tide_pool_receive(post->pool, &outcome) == TIDE_OK) {
+        CHECK(outcome.tag < post->sent && state_of[outcome.tag] == SENT);
+        CHECK(post->to[outcome.tag] == 0 ||
+              post->to[outcome.tag] == outcome.death.worker + 1);
+        state_of[outcome.tag] = RECEIVED;
+        post->lost += outcome.lost != 0;
+        CHECK(crew_check(&outcome) == 3 || outcome.lost);
+        tide_pool_release(post->pool, &outcome);
+    }
+}
+
+static void revoke_mail(struct post *post)
+{
+    uint32_t worker = check_random(MAIL_WORKERS);
+    uint64_t tag = post->tags[worker];
+    /* Not received yet, so the slot is still its own. */
+    if (tag < post->sent && state_of[tag] == SENT && post->to[tag] != 0 &&
+        tide_pool_revoke(post->pool, post->slots[worker]) == TIDE_OK)
+        state_of[tag] = REVOKED;
+}
+
+static void kill_somebody(struct tide_pool *pool)
+{
+    pid_t pid =
+        atomic_load(&pool->board.workers[check_random(MAIL_WORKERS)].pid);
+    if (pid != 0)
+        kill(pid, SIGKILL);
+}
+
+/* Mail and work for all, revoked at random, workers killed at random. */
+static void mail_round(struct tide_host *host, struct post *post, int kills)
+{
+    struct tide_pool *pool = crew_open(host, MAIL_WORKERS, 16, NULL);
+    uint32_t total = 1500;
+    *post = (struct post){ .pool = pool };
+    memset(post->tags, 0xff, sizeof post->tags);
+    memset(state_of, UNKNOWN, sizeof state_of);
+    pool->board.shared->cpu_count = check_random(2) ? 1 : 64;
+    alarm(CHECK_WATCHDOG_S);
+    while (post->sent < total) {
+        post_one(post, check_random(MAIL_WORKERS + 1));
+        if (check_random(10) == 0)
+            revoke_mail(post);
+        if (kills && check_random(40) == 0)
+            kill_somebody(pool);
+        if (check_random(4) == 0 && tide_pool_in_flight(pool) > 0)
+            CHECK(tide_pool_wait(pool, 1, crew_deadline()) == TIDE_OK);
+        take_mail(post);
+    }
+    if (check_random(2))
+        tide_pool_close(pool);
+    while (tide_pool_in_flight(pool) > 0) {
+        CHECK(tide_pool_wait(pool, 1, crew_deadline()) != TIDE_ETIMEOUT);
+        take_mail(post);
+    }
+    for (uint32_t i = 0; i < total; i++)
+        CHECK(state_of[i] == RECEIVED || state_of[i] == REVOKED);
+    tide_pool_free(pool);
+}
+
+static void test_mail(void)
+{
+    static struct post post;
+    struct tide_host host;
+    uint32_t lost = 0;
+    check_begin("mail");
+    crew_start_host(&host);
+    for (unsigned i = 0; i < check_rounds; i++) {
+        mail_round(&host, &post, i % 2);
+        CHECK(i % 2 || post.lost == 0);
+        lost += post.lost;
+    }
+    printf("mail: %u lost\n", lost);
+    tide_host_stop(&host);
+}
+
+/* One letter at a time to a worker that may be asleep: each has to wake it. */
+static void test_mail_wakes(void)
+{
+    struct tide_host host;
+    struct tide_outcome outcome;
+    check_begin("mail wakes");
+    crew_start_host(&host);
+    struct tide_pool *pool = crew_open(&host, MAIL_WORKERS, 8, NULL);
+    for (uint64_t i = 0; i < 200 * check_rounds; i++) {
+        struct crew_args args = { .number = i };
+        struct tide_request request = { .count = 1, .length = sizeof args };
+        uint32_t worker = check_random(MAIL_WORKERS);
+        alarm(CHECK_WATCHDOG_S);
+        memcpy(request.args.bytes, &args, sizeof args);
+        CHECK(tide_pool_submit_to(NULL, pool, worker, &request, i) == TIDE_OK);
+        check_spin(check_random(4) ? 0 : check_random(60 * 1000));
+        crew_receive(pool, &outcome);
+        CHECK(outcome.tag == i && outcome.death.worker == worker);
+        tide_pool_release(pool, &outcome);
+    }
+    CHECK(tide_pool_submit_to(NULL, pool, MAIL_WORKERS,
+                              &(struct tide_request){ .count = 1 },
+                              1) == TIDE_EINVAL);
+    tide_pool_free(pool);
+    tide_host_stop(&host);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv, 24);
@@ -459,6 +619,8 @@ int main(int argc, char **argv)
     test_watch_end();
     test_cut_off();
     test_cut_off_endless();
+    test_mail();
+    test_mail_wakes();
     CHECK(!crew_has_children());
     return EXIT_SUCCESS;
 }

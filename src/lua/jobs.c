@@ -186,7 +186,7 @@ void tide_jobs_free(struct tide_lua_pool *owner, lua_State *L)
 
 static uint32_t worker_count(const struct tide_lua_pool *owner)
 {
-    return owner->pool->board.worker_count;
+    return tide_pool_workers(owner->pool);
 }
 
 static int submit_span(struct tide_lua_job *job, const struct tide_span *span)

@@ -83,7 +83,7 @@ static int pool_gc(lua_State *L)
 /* Push the error that a worker left when it could not start, or nil. */
 static void push_start_failure(lua_State *L, const struct tide_pool *pool)
 {
-    for (uint32_t i = 0; i < pool->board.worker_count; i++) {
+    for (uint32_t i = 0; i < tide_board_worker_count(&pool->board); i++) {
         struct tide_worker_record *record = &pool->board.workers[i];
         uint64_t offset = atomic_load(&record->failure);
         uint32_t bytes = atomic_load(&record->failure_bytes);
@@ -266,7 +266,8 @@ static int core_workers(lua_State *L)
     const struct tide_pool *pool = check_pool(L, 1)->pool;
     int count = 0;
     lua_newtable(L);
-    for (uint32_t i = 0; pool != NULL && i < pool->board.worker_count; i++) {
+    for (uint32_t i = 0;
+         pool != NULL && i < tide_board_worker_count(&pool->board); i++) {
         int pid = atomic_load(&pool->board.workers[i].pid);
         if (pid == 0)
             continue;
@@ -288,7 +289,8 @@ static int core_stats(lua_State *L)
     const double ns_per_s = 1e9;
     const struct tide_pool *pool = check_pool(L, 1)->pool;
     lua_newtable(L);
-    for (uint32_t i = 0; pool != NULL && i < pool->board.worker_count; i++) {
+    for (uint32_t i = 0;
+         pool != NULL && i < tide_board_worker_count(&pool->board); i++) {
         const struct tide_worker_record *record = &pool->board.workers[i];
         lua_createtable(L, 0, 5);
         set_count(L, "pid", atomic_load(&record->pid));

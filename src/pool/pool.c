@@ -1,16 +1,11 @@
 /*
- * The arena of a pool: the board, then one region per process. Regions are made
- * as large as address space allows, since only touched pages cost anything.
- *
- *   [board | host's region header | host's region | worker 1's region | ...]
- *
- * An arena belongs to one pool, so that a worker gone wild can harm no other
- * pool, and the system takes all of it back when the pool ends.
+ * A pool is an arena (pool_layout.c), a board in it, and a crew that the supervisor
+ * keeps.
  *
  * What a worker wrote is not trusted: an outcome is a copy, and its block must
  * lie in the region of the worker that claimed the slot.
  */
-#include "pool/pool.h"
+#include "pool/pool_inner.h"
 
 #include "base/clock.h"
 #include "proc/channel.h"
@@ -23,73 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DEFAULT_SLOTS = 4096, PAGE_BYTES = 4096 };
-
-static const uint64_t default_region_bytes = UINT64_C(1) << 36;
-static const uint64_t least_region_bytes = UINT64_C(1) << 24;
-/* The supervisor maps the arenas of all pools: room for a dozen of the largest. */
-static const uint64_t most_arena_bytes = UINT64_C(1) << 43;
-
-static uint64_t round_up(uint64_t bytes, uint64_t unit)
-{
-    return (bytes + unit - 1) / unit * unit;
-}
-
 /* ---- opening ---- */
-
-/* Map an arena with the largest regions that the address space has room for. */
-static int map_arena(struct tide_pool *pool, uint64_t head_bytes,
-                     uint32_t region_count, uint64_t *region_bytes,
-                     struct tide_error *err)
-{
-    const uint64_t most = most_arena_bytes / region_count;
-    if (*region_bytes > most)
-        *region_bytes = most;
-    for (;; *region_bytes /= 2) {
-        *region_bytes -= *region_bytes % PAGE_BYTES;
-        size_t size = (size_t)(head_bytes + *region_bytes * region_count);
-        int status = tide_arena_create(&pool->arena, size, err);
-        if (status == TIDE_OK || *region_bytes / 2 < least_region_bytes)
-            return status;
-    }
-}
-
-static int lay_out(struct tide_pool *pool,
-                   const struct tide_pool_options *options, int event_fd,
-                   struct tide_error *err)
-{
-    uint32_t workers = options->worker_count;
-    uint32_t slots = options->slot_count ? options->slot_count : DEFAULT_SLOTS;
-    uint64_t region_bytes =
-        options->region_bytes ? options->region_bytes : default_region_bytes;
-    size_t board_bytes = 0;
-    int status = tide_board_measure(&board_bytes, slots, workers, err);
-    if (status != TIDE_OK)
-        return status;
-    uint64_t head_bytes =
-        round_up(board_bytes + sizeof(struct tide_region), PAGE_BYTES);
-    if (region_bytes < PAGE_BYTES)
-        region_bytes = PAGE_BYTES;
-    status = map_arena(pool, head_bytes, workers + 1, &region_bytes, err);
-    if (status != TIDE_OK)
-        return status;
-    status = tide_board_create(&pool->board, &pool->arena, slots, workers,
-                               pool->host->cpu_count, event_fd, err);
-    if (status != TIDE_OK)
-        return status;
-    pool->region = (void *)(pool->arena.base + board_bytes);
-    uint64_t at = head_bytes;
-    tide_region_init(pool->region, at, at + region_bytes);
-    for (uint32_t i = 0; i < workers; i++) {
-        at += region_bytes;
-        tide_region_init(&pool->board.workers[i].region, at, at + region_bytes);
-    }
-    tide_heap_open(&pool->heap, &pool->arena, pool->region);
-    pool->tags = calloc(slots, sizeof *pool->tags);
-    return pool->tags
-               ? TIDE_OK
-               : tide_fail(err, TIDE_ENOMEM, "cannot allocate %u slots", slots);
-}
 
 static int copy_config(struct tide_pool *pool,
                        const struct tide_pool_options *options,
@@ -160,7 +89,7 @@ int tide_pool_open(struct tide_pool **out, struct tide_host *host,
 
     int status = tide_event_open(&event_fd, err);
     if (status == TIDE_OK)
-        status = lay_out(pool, options, event_fd, err);
+        status = tide_pool_lay_out(pool, options, event_fd, err);
     pool->board.event_fd = event_fd;
     if (status == TIDE_OK)
         status = copy_config(pool, options, err);
@@ -176,7 +105,7 @@ int tide_pool_open(struct tide_pool **out, struct tide_host *host,
 
 static int all_up(const struct tide_pool *pool)
 {
-    for (uint32_t i = 0; i < tide_board_worker_count(&pool->board); i++)
+    for (uint32_t i = 0; i < tide_board_wanted(&pool->board); i++)
         if (atomic_load(&pool->board.workers[i].phase) != TIDE_WORKER_UP)
             return 0;
     return 1;
@@ -227,18 +156,50 @@ int tide_pool_has_slot(const struct tide_pool *pool)
            pool->board.used_count < tide_board_slot_count(&pool->board);
 }
 
+/* The supervisor looks at time limits only while it knows of some. */
+static void watch(struct tide_pool *pool, uint32_t timeout_ms)
+{
+    if (timeout_ms != 0 && tide_board_demand_watch(&pool->board, timeout_ms))
+        tell(pool, &(struct tide_message){ .kind = TIDE_MESSAGE_WATCH });
+}
+
+/* A slot with the request in it, not yet submitted. */
+static int fill_slot(uint32_t *out, struct tide_pool *pool,
+                     const struct tide_request *request, uint64_t tag)
+{
+    if (tide_board_take(out, &pool->board) != TIDE_OK)
+        return TIDE_EAGAIN;
+    pool->board.slots[*out].request = *request;
+    pool->tags[*out] = tag;
+    return TIDE_OK;
+}
+
 int tide_pool_submit(uint32_t *slot, struct tide_pool *pool,
                      const struct tide_request *request, uint64_t tag)
 {
     uint32_t taken;
-    if (tide_board_take(&taken, &pool->board) != TIDE_OK)
+    if (fill_slot(&taken, pool, request, tag) != TIDE_OK)
         return TIDE_EAGAIN;
-    pool->board.slots[taken].request = *request;
-    pool->tags[taken] = tag;
     tide_board_submit(&pool->board, taken);
-    if (request->timeout_ms != 0 &&
-        tide_board_demand_watch(&pool->board, request->timeout_ms))
-        tell(pool, &(struct tide_message){ .kind = TIDE_MESSAGE_WATCH });
+    watch(pool, request->timeout_ms);
+    if (slot != NULL)
+        *slot = taken;
+    return TIDE_OK;
+}
+
+int tide_pool_submit_to(uint32_t *slot, struct tide_pool *pool, uint32_t worker,
+                        const struct tide_request *request, uint64_t tag)
+{
+    uint32_t taken;
+    if (worker >= tide_pool_workers(pool))
+        return TIDE_EINVAL;
+    if (fill_slot(&taken, pool, request, tag) != TIDE_OK)
+        return TIDE_EAGAIN;
+    if (tide_board_submit_to(&pool->board, taken, worker) != TIDE_OK) {
+        tide_board_release(&pool->board, taken);
+        return TIDE_EAGAIN;
+    }
+    watch(pool, request->timeout_ms);
     if (slot != NULL)
         *slot = taken;
     return TIDE_OK;
@@ -281,6 +242,33 @@ uint32_t tide_pool_in_flight(const struct tide_pool *pool)
 {
     return pool->board.flight_count + pool->board.arrived_count -
            pool->board.arrived_at;
+}
+
+/* ---- size ---- */
+
+uint32_t tide_pool_workers(const struct tide_pool *pool)
+{
+    return tide_board_wanted(&pool->board);
+}
+
+int tide_pool_resize(struct tide_pool *pool, uint32_t count,
+                     struct tide_error *err)
+{
+    uint32_t room = tide_board_place_count(&pool->board);
+    if (count == 0 || count > room)
+        return tide_fail(err, TIDE_EINVAL,
+                         "cannot resize to %u workers: this pool has room for "
+                         "1 .. %u",
+                         count, room);
+    if (pool->gone || tide_board_is_closed(&pool->board))
+        return tide_fail(err, TIDE_ECLOSED,
+                         "cannot resize to %u workers: the pool is closed",
+                         count);
+    /* The board first: who is forked by the message has to find itself wanted. */
+    tide_board_resize(&pool->board, count);
+    tell(pool,
+         &(struct tide_message){ .kind = TIDE_MESSAGE_RESIZE, .count = count });
+    return TIDE_OK;
 }
 
 /* ---- outcomes ---- */

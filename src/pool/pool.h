@@ -14,8 +14,11 @@
 #include "shm/board.h"
 
 struct tide_pool_options {
-    uint32_t worker_count;
-    uint32_t slot_count;   /* a power of two; 0 for the default */
+    uint32_t worker_count; /* there are at first */
+    uint32_t worker_max; /* room for tide_pool_resize(); 0 for the default: 256,
+                            * or worker_count if that is more. Where address space
+                            * is short there is only room for worker_count. */
+    uint32_t slot_count; /* a power of two; 0 for the default */
     uint64_t region_bytes; /* address space per process; 0 for the default */
     const void *config;    /* copied; every worker gets it when it starts */
     size_t config_bytes;
@@ -95,6 +98,19 @@ int tide_pool_submit(uint32_t *slot, struct tide_pool *pool,
                      const struct tide_request *request, uint64_t tag);
 
 /**
+ * As tide_pool_submit(), for a request that only one worker may run: whatever
+ * process has that place. It comes before all that waits for anybody, and needs no
+ * kick.
+ *
+ * @param worker  0 .. tide_pool_workers() - 1
+ * @return TIDE_OK; TIDE_EAGAIN when every slot is in use, or while the worker has
+ *         not begun with the request that it was given so before; TIDE_EINVAL if
+ *         there is no such worker
+ */
+int tide_pool_submit_to(uint32_t *slot, struct tide_pool *pool, uint32_t worker,
+                        const struct tide_request *request, uint64_t tag);
+
+/**
  * Take back a submitted request that no worker has claimed yet.
  *
  * @return TIDE_OK: there will be no outcome, the slot is free again; TIDE_EAGAIN:
@@ -118,6 +134,19 @@ uint32_t tide_pool_queued(const struct tide_pool *pool);
 
 /** Wake sleeping workers for up to `count` requests submitted before. */
 void tide_pool_kick(struct tide_pool *pool, uint32_t count);
+
+/**
+ * Have so many workers from now on. New ones are forked at once; of those that are
+ * too many the last ones end when they have finished what they have begun and what
+ * only they may run. Never waits.
+ *
+ * @return TIDE_OK; TIDE_EINVAL if `count` is 0 or beyond worker_max; TIDE_ECLOSED
+ */
+int tide_pool_resize(struct tide_pool *pool, uint32_t count,
+                     struct tide_error *err);
+
+/** Workers that there should be now. */
+uint32_t tide_pool_workers(const struct tide_pool *pool);
 
 /** Requests submitted whose outcomes have not been received. */
 uint32_t tide_pool_in_flight(const struct tide_pool *pool);

@@ -5,6 +5,7 @@
  *   Direction             Message      Meaning
  *   host -> supervisor    CREATE       man a board: arena and eventfd attached
  *   host -> supervisor    STOP         kill the workers of a crew
+ *   host -> supervisor    RESIZE       so many workers are wanted from now on
  *   host -> supervisor    WATCH        work with a time limit was submitted
  *   host -> supervisor    CANCEL       kill who runs a slot, if it still does
  *   supervisor -> host    STARTED      every worker of the crew was forked
@@ -24,6 +25,7 @@ enum { TIDE_MESSAGE_FDS = 2, TIDE_REASON_BYTES = 200 };
 enum tide_message_kind {
     TIDE_MESSAGE_CREATE,
     TIDE_MESSAGE_STOP,
+    TIDE_MESSAGE_RESIZE,
     TIDE_MESSAGE_WATCH,
     TIDE_MESSAGE_CANCEL,
     TIDE_MESSAGE_STARTED,
@@ -36,6 +38,7 @@ struct tide_message {
     uint64_t arena_bytes;           /* CREATE */
     uint64_t config;                /* CREATE: block for the workers, or 0 */
     uint64_t config_bytes;          /* CREATE */
+    uint32_t count;                 /* RESIZE */
     uint32_t slot;                  /* CANCEL */
     uint32_t sequence;              /* CANCEL */
     uint32_t broken;                /* GONE: ended against the host's will */

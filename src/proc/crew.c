@@ -1,23 +1,30 @@
 /*
- * One crew per pool: a board and the processes that work at it. Each place of a
- * crew is in one of three states.
+ * One crew per pool: a board with room for many places, and the processes that work
+ * at it. The first `wanted` places are to have one. Each is in one of three states.
  *
- *            fork is due          its process was reaped         crew is stopped
- * VACANT     fork -> RUNNING;     -                              -> ENDED
+ *            fork is due        its process was     resize: it is      crew is
+ *                               reaped              wanted / is not    stopped
+ * VACANT     fork -> RUNNING;   -                   - / -> ENDED       -> ENDED
  *            fails: due later
- * RUNNING    -                    reclaim its slot, wake all;    SIGKILL, stays
- *                                 then as a vacancy (below)      until reaped
- * ENDED      -                    -                              -
+ * RUNNING    -                  reclaim its slot,   - / it leaves by   SIGKILL,
+ *                               wake all; then as   itself, when its   stays until
+ *                               a vacancy (below)   slot is finished   reaped
+ * ENDED      -                  -                   fork -> RUNNING    -
+ *                                                   / -
  *
- * A worker stopped by a signal, but for an arrest (watch.c), stays RUNNING, but it may owe somebody a wake-up, or
- * have been woken for work that others could do: everybody is woken.
+ * A worker stopped by a signal, but for an arrest (watch.c), stays RUNNING, but it
+ * may owe somebody a wake-up, or have been woken for work that others could do:
+ * everybody is woken.
  *
- * A vacancy: ENDED if the crew is stopping, or closed and it left by itself with
- * code 0; else VACANT and due. Due at once, unless workers keep dying before they
- * take any item: then later each time, and after LIMIT in a row the crew is
- * stopped as broken, for the reason of the last death. A worker that took an item,
- * that an outsider killed while it was idle, or that lived a second starts the
- * count anew. When every place is ENDED the host is told GONE and the crew freed.
+ * A vacancy: ENDED if the crew is stopping, the place is not wanted, or the board
+ * is closed and the worker left by itself with code 0; but not while the place has
+ * mail, which nobody else may run. Else VACANT and due. Due at once, unless workers
+ * keep dying before they take any item: then later each time, and after LIMIT in a
+ * row the crew is stopped as broken, for the reason of the last death. A worker that
+ * took an item, that an outsider killed while it was idle, that retired or left once
+ * it was up, or that lived a second starts the count anew. When every place is ENDED
+ * the host is told GONE and the crew freed: one place is always wanted, so this
+ * comes only when it is stopping or closed.
  */
 #include "proc/crew.h"
 
@@ -50,7 +57,7 @@ struct tide_crew *tide_crew_new(const struct tide_message *order, int arena_fd,
         return NULL;
     struct tide_board board;
     tide_board_attach(&board, &arena, event_fd);
-    uint32_t count = tide_board_worker_count(&board);
+    uint32_t count = tide_board_place_count(&board);
     struct tide_crew *crew =
         calloc(1, sizeof *crew + count * sizeof crew->places[0]);
     if (crew == NULL) {
@@ -60,6 +67,9 @@ struct tide_crew *tide_crew_new(const struct tide_message *order, int arena_fd,
     }
     crew->id = order->crew;
     crew->place_count = count;
+    crew->wanted = crew->manned = tide_board_wanted(&board);
+    for (uint32_t i = crew->wanted; i < count; i++)
+        crew->places[i].state = TIDE_ENDED;
     crew->arena = arena;
     crew->event_fd = event_fd;
     crew->config = order->config;
@@ -78,7 +88,7 @@ void tide_crew_free(struct tide_crew *crew)
 
 int tide_crew_is_gone(const struct tide_crew *crew)
 {
-    for (uint32_t i = 0; i < crew->place_count; i++)
+    for (uint32_t i = 0; i < crew->manned; i++)
         if (crew->places[i].state != TIDE_ENDED)
             return 0;
     return 1;
@@ -87,7 +97,7 @@ int tide_crew_is_gone(const struct tide_crew *crew)
 void tide_crew_stop(struct tide_crew *crew)
 {
     crew->stopping = 1;
-    for (uint32_t i = 0; i < crew->place_count; i++) {
+    for (uint32_t i = 0; i < crew->manned; i++) {
         if (crew->places[i].state == TIDE_RUNNING)
             kill(crew->places[i].pid, SIGKILL);
         else
@@ -134,14 +144,24 @@ static uint64_t backoff_ns(uint32_t futile)
     return futile == 0 ? 0 : (uint64_t)FIRST_DELAY_NS << (shift - 1);
 }
 
+static int has_running(const struct tide_crew *crew)
+{
+    for (uint32_t i = 0; i < crew->manned; i++)
+        if (crew->places[i].state == TIDE_RUNNING)
+            return 1;
+    return 0;
+}
+
 static void fork_failed(struct tide_crew *crew, uint32_t index)
 {
     char reason[TIDE_REASON_BYTES];
     snprintf(reason, sizeof reason, "cannot fork worker %u of %u: %s",
-             index + 1, crew->place_count, strerror(errno));
+             index + 1, crew->wanted, strerror(errno));
     crew->futile++;
-    /* A pool that never had all its workers is refused at once. */
-    if (!crew->started || crew->futile > FUTILE_LIMIT + crew->place_count)
+    /* A pool that never had all its workers is refused at once; one that has some
+     * does with those until there is room for more. */
+    if (!crew->started ||
+        (crew->futile > FUTILE_LIMIT + crew->wanted && !has_running(crew)))
         break_crew(crew, reason);
     else
         crew->places[index].due_ns = tide_now_ns() + backoff_ns(crew->futile);
@@ -172,16 +192,37 @@ static void fork_worker(struct tide_office *office, struct tide_crew *crew,
 
 void tide_crew_start(struct tide_office *office, struct tide_crew *crew)
 {
-    for (uint32_t i = 0; i < crew->place_count && !crew->stopping; i++)
+    for (uint32_t i = 0; i < crew->manned && !crew->stopping; i++)
         fork_worker(office, crew, i);
     crew->started = !crew->stopping;
+}
+
+void tide_crew_resize(struct tide_office *office, struct tide_crew *crew,
+                      uint32_t count)
+{
+    int grows = !crew->stopping && !tide_board_is_closed(&crew->board);
+    if (count == 0 || count > crew->place_count)
+        return; /* the host knows better */
+    crew->wanted = count;
+    if (count > crew->manned)
+        crew->manned = count;
+    for (uint32_t i = 0; i < crew->manned && !crew->stopping; i++) {
+        struct tide_place *place = &crew->places[i];
+        if (i < count && place->state == TIDE_ENDED && grows) {
+            place->state = TIDE_VACANT; /* and stays it if the fork fails */
+            fork_worker(office, crew, i);
+        } else if (i >= count && place->state == TIDE_VACANT &&
+                   !tide_board_has_mail(&crew->board, i)) {
+            place->state = TIDE_ENDED;
+        }
+    }
 }
 
 uint64_t tide_crew_fork_due(struct tide_office *office, struct tide_crew *crew,
                             uint64_t now_ns)
 {
     uint64_t next_ns = TIDE_FOREVER;
-    for (uint32_t i = 0; i < crew->place_count; i++) {
+    for (uint32_t i = 0; i < crew->manned; i++) {
         struct tide_place *place = &crew->places[i];
         if (place->state == TIDE_VACANT && place->due_ns <= now_ns)
             fork_worker(office, crew, i);
@@ -211,12 +252,40 @@ static void describe_death(char *out, size_t size, uint32_t index, int status)
 static int was_useful(const struct tide_place *place,
                       const struct tide_worker_record *record, int status)
 {
-    int idle = atomic_load(&record->phase) == TIDE_WORKER_UP;
+    uint32_t phase = atomic_load(&record->phase);
+    int retired = WIFEXITED(status) && WEXITSTATUS(status) == TIDE_EXIT_RETIRED;
     int killed = WIFSIGNALED(status) &&
                  (WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGTERM);
     return atomic_load(&record->items) != place->items ||
-           atomic_load(&record->hand) != 0 || (idle && killed) ||
+           atomic_load(&record->hand) != 0 || phase == TIDE_WORKER_LEFT ||
+           (phase == TIDE_WORKER_UP && (killed || retired)) ||
            tide_now_ns() - place->since_ns > SETTLED_NS;
+}
+
+/*
+ * Need the place no other process? A worker may leave before the message comes that
+ * it is not wanted. Then the board says so, which the host writes first: if it has
+ * changed its mind since, either the board says that already, or a message comes.
+ */
+static int is_over(const struct tide_crew *crew, uint32_t index, int status)
+{
+    if (crew->stopping)
+        return 1;
+    if (tide_board_has_mail(&crew->board, index))
+        return 0;
+    if (atomic_load(&crew->board.workers[index].phase) == TIDE_WORKER_LEFT &&
+        index >= tide_board_wanted(&crew->board))
+        return 1;
+    return index >= crew->wanted ||
+           (WIFEXITED(status) && WEXITSTATUS(status) == 0 &&
+            tide_board_is_closed(&crew->board));
+}
+
+/* Too many in a row that did nothing, or one that said why it cannot start. */
+static int is_hopeless(const struct tide_crew *crew, uint32_t index)
+{
+    return crew->futile > FUTILE_LIMIT + crew->wanted ||
+           atomic_load(&crew->board.workers[index].failure) != 0;
 }
 
 static void vacate(struct tide_crew *crew, uint32_t index, int status,
@@ -224,22 +293,23 @@ static void vacate(struct tide_crew *crew, uint32_t index, int status,
 {
     struct tide_place *place = &crew->places[index];
     struct tide_worker_record *record = &crew->board.workers[index];
-    int refused = atomic_load(&record->failure) != 0;
-    int left = WIFEXITED(status) && WEXITSTATUS(status) == 0 &&
-               tide_board_is_closed(&crew->board);
+    char reason[TIDE_REASON_BYTES];
 
+    int over = is_over(crew, index, status);
     atomic_store(&record->phase, TIDE_WORKER_VACANT);
     atomic_store(&record->pid, 0);
-    place->state =
-        TIDE_VACANT; /* its pid may be another's now: never signal it */
-    crew->futile = useful ? 0 : crew->futile + 1;
-    if (!crew->stopping && !left &&
-        (refused || crew->futile > FUTILE_LIMIT + crew->place_count)) {
-        char reason[TIDE_REASON_BYTES];
+    /* Its pid may be another's now: never signal it. */
+    place->state = TIDE_VACANT;
+    if (useful)
+        crew->futile = 0;
+    else if (!over)
+        crew->futile++;
+    if (!over && is_hopeless(crew, index)) {
         describe_death(reason, sizeof reason, index, status);
         break_crew(crew, reason);
+        over = 1;
     }
-    if (crew->stopping || left) {
+    if (over) {
         place->state = TIDE_ENDED;
         return;
     }

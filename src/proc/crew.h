@@ -31,7 +31,9 @@ struct tide_place {
 struct tide_crew {
     struct tide_crew *next;
     uint32_t id;
-    uint32_t place_count;
+    uint32_t place_count; /* room */
+    uint32_t manned;      /* places from here on never had a process */
+    uint32_t wanted;      /* places from here on are to be ENDED */
     struct tide_arena arena;
     struct tide_board board;
     int event_fd;
@@ -72,7 +74,11 @@ void tide_crew_free(struct tide_crew *crew);
 /** Fork a worker for each place, until one fails and stops the crew. */
 void tide_crew_start(struct tide_office *office, struct tide_crew *crew);
 
-/** Kill every worker; a vacancy stays one. */
+/** The first `count` workers are wanted from now on. */
+void tide_crew_resize(struct tide_office *office, struct tide_crew *crew,
+                      uint32_t count);
+
+/** Kill every worker; a vacancy is ENDED. */
 void tide_crew_stop(struct tide_crew *crew);
 
 /** Fork what is due. @return when the next one is, or TIDE_FOREVER */
@@ -82,7 +88,7 @@ uint64_t tide_crew_fork_due(struct tide_office *office, struct tide_crew *crew,
 /** waitpid(2) reports `status` of the process in place `index`. */
 void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status);
 
-/** Is every place ENDED? */
+/** Is every place ENDED, and will stay so? */
 int tide_crew_is_gone(const struct tide_crew *crew);
 
 #endif

@@ -94,7 +94,7 @@ static void reap_all(struct tide_office *office)
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED)) > 0)
         for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
-            for (uint32_t i = 0; i < crew->place_count; i++)
+            for (uint32_t i = 0; i < crew->manned; i++)
                 if (crew->places[i].state == TIDE_RUNNING &&
                     crew->places[i].pid == pid)
                     tide_crew_take_note(crew, i, status);
@@ -111,11 +111,15 @@ static _Noreturn void end_office(struct tide_office *office)
     _exit(EXIT_SUCCESS); /* stdio holds nothing: it was flushed at the fork */
 }
 
-static void obey(struct tide_crew *crew, const struct tide_message *message)
+static void obey(struct tide_office *office, struct tide_crew *crew,
+                 const struct tide_message *message)
 {
     switch (message->kind) {
     case TIDE_MESSAGE_STOP:
         tide_crew_stop(crew);
+        break;
+    case TIDE_MESSAGE_RESIZE:
+        tide_crew_resize(office, crew, message->count);
         break;
     case TIDE_MESSAGE_WATCH:
         tide_watch_begin(crew, tide_now_ns());
@@ -144,7 +148,7 @@ static void receive_all(struct tide_office *office)
             tide_channel_drop(fds);
         for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
             if (crew->id == message.crew)
-                obey(crew, &message);
+                obey(office, crew, &message);
     }
 }
 

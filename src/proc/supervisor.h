@@ -16,8 +16,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/** Exit code of a worker that could not start and has said why in its record. */
-enum { TIDE_EXIT_NOT_STARTED = 113 };
+enum tide_worker_exit {
+    /** A worker that could not start and has said why in its record. */
+    TIDE_EXIT_NOT_STARTED = 113,
+    /** One that ends between two slots because it has done enough: it is replaced
+     * at once, however often, and is no failure. */
+    TIDE_EXIT_RETIRED
+};
 
 /** What a worker process is given. */
 struct tide_worker_env {

@@ -232,7 +232,7 @@ uint64_t tide_watch_look(struct tide_crew *crew, uint64_t now_ns)
     if (crew->stopping || (!crew->is_watching && !crew->is_pursuing))
         return next_ns;
     crew->is_pursuing = 0;
-    for (uint32_t i = 0; i < crew->place_count; i++) {
+    for (uint32_t i = 0; i < crew->manned; i++) {
         if (crew->places[i].state != TIDE_RUNNING)
             continue;
         uint64_t at_ns = look_at(crew, i, now_ns);

@@ -5,8 +5,8 @@
  *
  *   Process      May call                            Only writer of
  *   host         tide_board_take, _submit, _revoke,  a FREE slot, ready ring,
- *                _kick, _next_done, _release, _wait,  `wake_at`, `closing`
- *                _close
+ *                _kick, _next_done, _release, _wait,  `wake_at`, `closing`,
+ *                _submit_to, _resize, _close         `wanted`
  *   worker w     tide_board_claim, _finish, _rest    its CLAIMED slot, its
  *                                                    record, its region
  *   supervisor   tide_board_reclaim, _rouse,         slots of reaped workers,
@@ -21,35 +21,14 @@
 #define TIDE_SHM_BOARD_H
 
 #include "shm/arena.h"
-#include "shm/region.h"
+#include "shm/record.h"
 #include "shm/slot.h"
 
-#include <stdalign.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 enum { TIDE_WORKERS_MAX = 1024, TIDE_SLOTS_MAX = 1 << 20 };
-
-enum tide_worker_phase {
-    TIDE_WORKER_VACANT,   /* no process */
-    TIDE_WORKER_STARTING, /* forked, not yet able to claim */
-    TIDE_WORKER_UP        /* claims work */
-};
-
-struct tide_worker_record {
-    alignas(TIDE_LINE) _Atomic uint32_t wake; /* futex: changes to wake it */
-    _Atomic uint32_t hand;  /* slot + 1 that it claimed last; 0 for none */
-    _Atomic uint32_t phase; /* enum tide_worker_phase */
-    _Atomic int32_t pid;
-    _Atomic uint32_t restarts;      /* replacements of this worker so far */
-    _Atomic uint32_t failure_bytes; /* why it could not start, in a block */
-    _Atomic uint64_t failure;
-    _Atomic uint64_t items; /* totals over all incarnations */
-    _Atomic uint64_t chunks;
-    _Atomic uint64_t busy_ns;
-    struct tide_region region;
-};
 
 enum tide_death_cause {
     TIDE_DEATH_PLAIN,   /* by itself, or by an outsider */
@@ -71,7 +50,7 @@ struct tide_board_shared;
 struct tide_board {
     const struct tide_arena *arena;
     uint32_t slot_count; /* ours: those in the arena a worker might overwrite */
-    uint32_t worker_count;
+    uint32_t place_count; /* workers there is room for */
     struct tide_board_shared *shared;
     struct tide_slot *slots;
     struct tide_worker_record *workers;
@@ -99,20 +78,22 @@ struct tide_board {
  * The bytes of the arena that a board of this size takes.
  *
  * @param slot_count    a power of two up to TIDE_SLOTS_MAX
- * @param worker_count  1 .. TIDE_WORKERS_MAX
+ * @param place_count   workers there is room for: 1 .. TIDE_WORKERS_MAX
  * @return TIDE_OK; TIDE_EINVAL for other counts
  */
-int tide_board_measure(size_t *out, uint32_t slot_count, uint32_t worker_count,
+int tide_board_measure(size_t *out, uint32_t slot_count, uint32_t place_count,
                        struct tide_error *err);
 
 /**
  * Lay out a board of such a size at the start of a zeroed arena; the host, once.
  *
+ * One worker is wanted at first, see tide_board_resize().
+ *
  * @param cpu_count     processors that host and workers share: spinning is
  *                      allowed only while there is one to spare
  */
 int tide_board_create(struct tide_board *out, const struct tide_arena *arena,
-                      uint32_t slot_count, uint32_t worker_count, int cpu_count,
+                      uint32_t slot_count, uint32_t place_count, int cpu_count,
                       int event_fd, struct tide_error *err);
 
 /** See the board in a mapped arena from a worker or the supervisor. */
@@ -122,9 +103,15 @@ void tide_board_attach(struct tide_board *out, const struct tide_arena *arena,
 /** Free the host's private part. The arena is the caller's. */
 void tide_board_destroy(struct tide_board *board);
 
-static inline uint32_t tide_board_worker_count(const struct tide_board *board)
+/** Places that are, or were, to have a worker; from 0, without a gap. */
+uint32_t tide_board_worker_count(const struct tide_board *board);
+
+/** Workers that there should be now: the first of them. */
+uint32_t tide_board_wanted(const struct tide_board *board);
+
+static inline uint32_t tide_board_place_count(const struct tide_board *board)
 {
-    return board->worker_count;
+    return board->place_count;
 }
 
 static inline uint32_t tide_board_slot_count(const struct tide_board *board)
@@ -151,6 +138,15 @@ void tide_board_submit(struct tide_board *board, uint32_t slot);
  *         claimed, finished or not in flight
  */
 int tide_board_revoke(struct tide_board *board, uint32_t slot);
+
+/**
+ * As tide_board_submit(), but only `worker` may claim the slot, before anything
+ * else; it is woken.
+ *
+ * @return TIDE_OK; TIDE_EAGAIN while it has such mail already, the slot stays ours
+ */
+int tide_board_submit_to(struct tide_board *board, uint32_t slot,
+                         uint32_t worker);
 
 /** Wake up to `count` sleeping workers for work submitted before. */
 void tide_board_kick(struct tide_board *board, uint32_t count);
@@ -194,6 +190,14 @@ int tide_board_has_ready(const struct tide_board *board);
 int tide_board_wait(struct tide_board *board, uint32_t count, int watch_fd,
                     uint64_t deadline_ns);
 
+/**
+ * The first `count` workers are wanted from now on; others end when they have
+ * finished what they have claimed, and their mail.
+ *
+ * @param count  1 .. tide_board_place_count()
+ */
+void tide_board_resize(struct tide_board *board, uint32_t count);
+
 /** Let every worker end as soon as it finds nothing to claim. */
 void tide_board_close(struct tide_board *board);
 
@@ -207,7 +211,8 @@ int tide_board_demand_watch(struct tide_board *board, uint32_t timeout_ms);
 /* ---- workers ---- */
 
 /**
- * Claim the oldest ready slot. Lock-free; wait-free while there is work.
+ * Claim the worker's mail, or else the oldest ready slot. Lock-free; wait-free
+ * while there is work.
  *
  * @return TIDE_OK; TIDE_EAGAIN if nothing is ready
  */
@@ -232,7 +237,8 @@ void tide_board_finish(struct tide_board *board, uint32_t slot, uint32_t worker,
 /**
  * Wait for work: spin a little if a processor is idle, then sleep.
  *
- * @return TIDE_OK (claim again), TIDE_ECLOSED when there will be no more
+ * @return TIDE_OK (claim again), TIDE_ECLOSED when there will be no more, or none
+ *         for this worker
  */
 int tide_board_rest(struct tide_board *board, uint32_t worker);
 

@@ -38,8 +38,7 @@ static int is_live(const struct tide_board *board, uint64_t at, uint32_t slot)
 {
     uint64_t word =
         atomic_load_explicit(&board->slots[slot].word, memory_order_relaxed);
-    return tide_word_state(word) == TIDE_SLOT_READY &&
-           board->entries[slot] == (uint32_t)at;
+    return tide_word_is_open(word) && board->entries[slot] == (uint32_t)at;
 }
 
 /* Once around the ring: spent entries are dropped, the others keep their order. */
@@ -99,7 +98,32 @@ void tide_board_submit(struct tide_board *board, uint32_t slot)
     append(board, slot);
 }
 
+int tide_board_submit_to(struct tide_board *board, uint32_t slot,
+                         uint32_t worker)
+{
+    _Atomic uint64_t *mail = &board->workers[worker].mail;
+    /* Acquire: the worker that cleared it is done with it. */
+    if (atomic_load_explicit(mail, memory_order_acquire) != 0)
+        return TIDE_EAGAIN;
+    uint32_t sequence = begin_flight(board, slot);
+    atomic_store_explicit(&board->slots[slot].word,
+                          tide_word_mail(worker, sequence),
+                          memory_order_relaxed);
+    /* It releases word and request. seq_cst: before the look at its bit. */
+    atomic_store(mail, (uint64_t)sequence << 32 | (slot + 1));
+    tide_board_wake_one(board, worker);
+    return TIDE_OK;
+}
+
 /* ---- revoke ---- */
+
+/* A slot that was mail is named no more. */
+static void unmail(struct tide_board *board, uint32_t slot, uint64_t word)
+{
+    uint32_t worker = tide_word_worker(word) - 1;
+    uint64_t name = (uint64_t)tide_word_sequence(word) << 32 | (slot + 1);
+    atomic_compare_exchange_strong(&board->workers[worker].mail, &name, 0);
+}
 
 int tide_board_revoke(struct tide_board *board, uint32_t slot)
 {
@@ -114,6 +138,8 @@ int tide_board_revoke(struct tide_board *board, uint32_t slot)
                                                  memory_order_relaxed,
                                                  memory_order_relaxed))
         return TIDE_EAGAIN;
+    if (!tide_word_is_open(seen))
+        unmail(board, slot, seen);
     board->in_flight[slot] = 0;
     board->flight_count--;
     board->free_slots[board->free_count++] = slot;
@@ -188,7 +214,7 @@ enum tide_slot_state tide_board_next_done(uint32_t *out,
     uint64_t word =
         atomic_load_explicit(&board->slots[slot].word, memory_order_acquire);
     *out = slot;
-    death->worker = tide_word_worker(word) % board->worker_count;
+    death->worker = tide_word_worker(word) % board->place_count;
     if (tide_word_state(word) == TIDE_SLOT_DONE)
         return TIDE_SLOT_DONE;
     /* The supervisor leaves in `end_ns` whom the slot was lost with. */

@@ -14,11 +14,13 @@
 
 struct tide_board_shared {
     uint32_t slot_count; /* for tide_board_attach() only */
-    uint32_t worker_count;
+    uint32_t place_count;
     uint32_t cpu_count;
 
     alignas(TIDE_LINE) _Atomic uint64_t ready_tail; /* host */
     _Atomic uint32_t closing;
+    _Atomic uint32_t wanted;     /* the first of the workers; others end */
+    _Atomic uint32_t manned;     /* the most there were of `wanted` */
     _Atomic uint32_t used_count; /* slots at or above it were never used */
     _Atomic uint32_t watching;   /* ms, see board_watch.c */
 
@@ -56,6 +58,21 @@ static inline uint32_t tide_word_worker(uint64_t word)
 static inline uint32_t tide_word_sequence(uint64_t word)
 {
     return (uint32_t)(word >> 32);
+}
+
+/*
+ * READY for one worker only: it stands where the owner of a claimed slot does. 0
+ * stands for anybody there.
+ */
+static inline uint64_t tide_word_mail(uint32_t worker, uint32_t sequence)
+{
+    return tide_word(TIDE_SLOT_READY, worker + 1, sequence);
+}
+
+/* READY for anybody? */
+static inline int tide_word_is_open(uint64_t word)
+{
+    return (uint32_t)word == TIDE_SLOT_READY;
 }
 
 /* ---- the death behind a LOST slot ---- */
@@ -101,6 +118,16 @@ static inline uint32_t tide_orphan_mask(const struct tide_board *board)
 {
     return 2 * board->slot_count - 1;
 }
+
+/* Should there be this worker? */
+static inline int tide_board_is_wanted(const struct tide_board *board,
+                                       uint32_t worker)
+{
+    return worker < atomic_load(&board->shared->wanted);
+}
+
+/* Wake this worker if it sleeps, for something written before. */
+void tide_board_wake_one(struct tide_board *board, uint32_t worker);
 
 /* Nobody may count on this worker: it is dead or stopped. */
 void tide_board_forget_rest(struct tide_board *board, uint32_t worker);

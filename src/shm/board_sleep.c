@@ -31,7 +31,8 @@ static uint32_t count_bits(const struct tide_board *board,
                            const _Atomic uint64_t *bits)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < (board->worker_count + 63) / 64; i++)
+    const uint32_t words = (tide_board_worker_count(board) + 63) / 64;
+    for (uint32_t i = 0; i < words; i++)
         count += (uint32_t)__builtin_popcountll(atomic_load(&bits[i]));
     return count;
 }
@@ -43,7 +44,7 @@ static int may_spin(struct tide_board *board)
     if (board->spin_misses >= MISSES_MAX && ++board->rests % TRY_EVERY != 0)
         return 0;
     /* One processor is the host's. */
-    return board->worker_count <
+    return tide_board_wanted(board) <
            shared->cpu_count + count_bits(board, shared->asleep);
 }
 
@@ -64,7 +65,8 @@ void tide_board_kick(struct tide_board *board, uint32_t count)
     /* Who spins will take one each without being woken. */
     uint32_t spinning = count_bits(board, shared->spinning);
     count = count > spinning ? count - spinning : 0;
-    for (uint32_t base = 0; base < board->worker_count; base += 64) {
+    const uint32_t workers = tide_board_worker_count(board);
+    for (uint32_t base = 0; base < workers; base += 64) {
         _Atomic uint64_t *bits = &shared->asleep[base / 64];
         uint64_t seen = atomic_load_explicit(bits, memory_order_seq_cst);
         while (seen != 0 && count > 0) {
@@ -76,6 +78,14 @@ void tide_board_kick(struct tide_board *board, uint32_t count)
             }
         }
     }
+}
+
+void tide_board_wake_one(struct tide_board *board, uint32_t worker)
+{
+    _Atomic uint64_t *bits = &board->shared->asleep[worker / 64];
+    const uint64_t bit = UINT64_C(1) << (worker % 64);
+    if (atomic_fetch_and(bits, ~bit) & bit)
+        wake_worker(board, worker);
 }
 
 void tide_board_forget_rest(struct tide_board *board, uint32_t worker)
@@ -156,6 +166,17 @@ void tide_board_close(struct tide_board *board)
     tide_board_kick(board, TIDE_WORKERS_MAX);
 }
 
+void tide_board_resize(struct tide_board *board, uint32_t count)
+{
+    struct tide_board_shared *shared = board->shared;
+    uint32_t manned = tide_board_worker_count(board);
+    if (count > manned)
+        atomic_store(&shared->manned, count);
+    atomic_store(&shared->wanted, count);
+    for (uint32_t i = count; i < manned; i++)
+        tide_board_wake_one(board, i);
+}
+
 int tide_board_is_closed(const struct tide_board *board)
 {
     return atomic_load(&board->shared->closing) != 0;
@@ -183,6 +204,13 @@ uint32_t tide_board_queued(const struct tide_board *board)
     return ready < board->flight_count ? (uint32_t)ready : board->flight_count;
 }
 
+/* Is there anything that this worker should not sleep on? */
+static int has_reason(const struct tide_board *board, uint32_t worker)
+{
+    return tide_board_has_ready(board) || tide_board_has_mail(board, worker) ||
+           tide_board_is_closed(board) || !tide_board_is_wanted(board, worker);
+}
+
 /*
  * Whoever submits counts on each spinner for one slot. So a spinner first takes
  * its bit back and then looks: what was submitted while the bit was seen is seen
@@ -198,7 +226,7 @@ static int spin_for_work(struct tide_board *board, uint32_t worker)
     atomic_fetch_or(bits, bit);
     do {
         for (int turn = 0; turn < SPIN_TURNS && !found; turn++) {
-            found = tide_board_has_ready(board) || tide_board_is_closed(board);
+            found = has_reason(board, worker);
             tide_pause();
         }
     } while (!found && tide_now_ns() < until);
@@ -215,7 +243,7 @@ static void sleep_for_work(struct tide_board *board, uint32_t worker)
     const uint64_t bit = UINT64_C(1) << (worker % 64);
     uint32_t seen = atomic_load(wake);
     atomic_fetch_or(bits, bit);
-    if (!tide_board_has_ready(board) && !tide_board_is_closed(board))
+    if (!has_reason(board, worker))
         tide_futex_wait(wake, seen);
     atomic_fetch_and(bits, ~bit);
 }
@@ -226,7 +254,14 @@ int tide_board_rest(struct tide_board *board, uint32_t worker)
         sleep_for_work(board, worker);
     /* Work goes before the end. The end is looked at first: had it come between
      * the two looks, so might have work. */
-    if (tide_board_is_closed(board) && !tide_board_has_ready(board))
+    if (!tide_board_is_wanted(board, worker)) {
+        if (tide_board_has_mail(board, worker))
+            return TIDE_OK;
+        atomic_store(&board->workers[worker].phase, TIDE_WORKER_LEFT);
+        return TIDE_ECLOSED;
+    }
+    if (tide_board_is_closed(board) && !tide_board_has_ready(board) &&
+        !tide_board_has_mail(board, worker))
         return TIDE_ECLOSED;
     return TIDE_OK;
 }

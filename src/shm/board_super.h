@@ -29,6 +29,9 @@ void tide_board_reclaim(struct tide_board *board,
  */
 void tide_board_rouse(struct tide_board *board, uint32_t worker);
 
+/** Is there a slot that only this worker may claim, or was lately? */
+int tide_board_has_mail(const struct tide_board *board, uint32_t worker);
+
 /** What `worker` runs now. @return 1; 0 if it runs nothing, or lies */
 int tide_board_item_of(struct tide_item *out, const struct tide_board *board,
                        uint32_t worker);

@@ -62,7 +62,7 @@ int tide_board_owner_of(uint32_t *out, const struct tide_board *board,
         atomic_load_explicit(&board->slots[slot].word, memory_order_acquire);
     if (tide_word_state(word) != TIDE_SLOT_CLAIMED ||
         tide_word_sequence(word) != sequence ||
-        tide_word_worker(word) >= board->worker_count)
+        tide_word_worker(word) >= board->place_count)
         return 0;
     *out = tide_word_worker(word);
     return 1;

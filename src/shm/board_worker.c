@@ -8,9 +8,55 @@
 
 /* ---- workers ---- */
 
+/* Make the slot ours if its word is still `seen`, which was READY. */
+static int own(struct tide_board *board, uint32_t slot, uint32_t worker,
+               uint64_t seen)
+{
+    /* Acquire: the request is seen by whom the swap makes owner. */
+    if (!atomic_compare_exchange_strong_explicit(
+            &board->slots[slot].word, &seen,
+            tide_word(TIDE_SLOT_CLAIMED, worker, tide_word_sequence(seen)),
+            memory_order_acquire, memory_order_relaxed))
+        return 0;
+    /* Before DONE, so that a death between DONE and the push finds it. */
+    atomic_store_explicit(&board->workers[worker].hand, slot + 1,
+                          memory_order_relaxed);
+    return 1;
+}
+
+int tide_board_has_mail(const struct tide_board *board, uint32_t worker)
+{
+    return atomic_load(&board->workers[worker].mail) != 0;
+}
+
+static int claim_mail(uint32_t *out, struct tide_board *board, uint32_t worker)
+{
+    _Atomic uint64_t *mail = &board->workers[worker].mail;
+    /* Acquire: what it names is seen. */
+    uint64_t name = atomic_load_explicit(mail, memory_order_acquire);
+    if (name == 0)
+        return 0;
+    uint32_t slot = (uint32_t)name - 1;
+    int owned = slot < board->slot_count &&
+                own(board, slot, worker,
+                    tide_word_mail(worker, (uint32_t)(name >> 32)));
+    atomic_compare_exchange_strong(mail, &name, 0);
+    if (!owned)
+        return 0;
+    *out = slot;
+    /* Who counted on us for a slot of the ring has to count on another. */
+    if (tide_board_has_ready(board))
+        tide_board_kick(board, 1);
+    return 1;
+}
+
 int tide_board_claim(uint32_t *out, struct tide_board *board, uint32_t worker)
 {
     struct tide_board_shared *shared = board->shared;
+    if (claim_mail(out, board, worker))
+        return TIDE_OK;
+    if (!tide_board_is_wanted(board, worker))
+        return TIDE_EAGAIN;
     for (;;) {
         uint64_t head =
             atomic_load_explicit(&shared->ready_head, memory_order_acquire);
@@ -20,20 +66,11 @@ int tide_board_claim(uint32_t *out, struct tide_board *board, uint32_t worker)
             return TIDE_EAGAIN;
         uint32_t slot = atomic_load_explicit(
             &board->ready[head & tide_ready_mask(board)], memory_order_relaxed);
-        _Atomic uint64_t *word = &board->slots[slot].word;
-        uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
-        int owned =
-            tide_word_state(seen) == TIDE_SLOT_READY &&
-            /* Acquire: the request is seen by whom the swap makes owner. */
-            atomic_compare_exchange_strong_explicit(
-                word, &seen,
-                tide_word(TIDE_SLOT_CLAIMED, worker, tide_word_sequence(seen)),
-                memory_order_acquire, memory_order_relaxed);
+        uint64_t seen = atomic_load_explicit(&board->slots[slot].word,
+                                             memory_order_relaxed);
+        int owned = tide_word_is_open(seen) && own(board, slot, worker, seen);
         tide_help_head(shared, head);
         if (owned) {
-            /* Before DONE, so that a death between DONE and the push finds it. */
-            atomic_store_explicit(&board->workers[worker].hand, slot + 1,
-                                  memory_order_relaxed);
             *out = slot;
             return TIDE_OK;
         }
