@@ -1,5 +1,5 @@
 /*
- * Each state of a worker and each event of its table in office.c, with real
+ * Each state of a worker and each event of its table in crew.c, with real
  * processes; and that nothing is left behind, whoever is killed.
  */
 #include "crew.h"

@@ -18,6 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { START_PATIENCE_S = 30 };
+
 /* ---- opening ---- */
 
 static int copy_config(struct tide_pool *pool,
@@ -59,13 +61,22 @@ static int start_crew(struct tide_pool *pool,
                                   .config = pool->config,
                                   .config_bytes = options->config_bytes };
     int fds[TIDE_MESSAGE_FDS] = { pool->arena.fd, pool->board.event_fd };
+    uint64_t deadline_ns = options->start_deadline_ns
+                               ? options->start_deadline_ns
+                               : tide_deadline_ns(START_PATIENCE_S);
     int status = TIDE_EBROKEN;
     if (pool->host->alive)
         status = tide_channel_send(pool->host->supervisor.channel, &order, fds);
-    if (status != TIDE_OK)
+    if (status == TIDE_EBROKEN)
         return tide_fail(err, TIDE_EBROKEN, "the supervisor is gone");
-    while (!pool->started && !pool->gone)
-        listen(pool, TIDE_FOREVER); /* it answers, or its end is seen */
+    while (status != TIDE_ETIMEOUT && !pool->started && !pool->gone)
+        status = listen(pool, deadline_ns); /* it answers, or its end is seen */
+    if (status == TIDE_ETIMEOUT)
+        return tide_fail(
+            err, TIDE_ETIMEOUT,
+            "cannot start %u workers: the supervisor (pid %d) does "
+            "not answer",
+            options->worker_count, (int)pool->host->supervisor.pid);
     /* Started and gone already is a pool whose workers may have left a reason. */
     if (!pool->started)
         return tide_fail(err, TIDE_EBROKEN, "%s", pool->reason);
@@ -82,7 +93,7 @@ int tide_pool_open(struct tide_pool **out, struct tide_host *host,
     if (pool == NULL)
         return tide_fail(err, TIDE_ENOMEM, "cannot allocate a pool");
     pool->host = host;
-    pool->arena.fd = pool->board.event_fd = -1;
+    pool->arena.fd = pool->board.event_fd = pool->wait_fd = -1;
     pool->crew = ++host->last_crew;
     pool->next = host->pools;
     host->pools = pool;
@@ -238,6 +249,11 @@ void tide_pool_kick(struct tide_pool *pool, uint32_t count)
     tide_board_kick(&pool->board, count);
 }
 
+void tide_pool_nudge(struct tide_pool *pool, uint64_t backlog_ns)
+{
+    tide_board_nudge(&pool->board, backlog_ns);
+}
+
 uint32_t tide_pool_in_flight(const struct tide_pool *pool)
 {
     return pool->board.flight_count + pool->board.arrived_count -
@@ -305,6 +321,10 @@ int tide_pool_receive(struct tide_pool *pool, struct tide_outcome *out)
     uint32_t index;
     enum tide_slot_state state =
         tide_board_next_done(&index, &pool->board, &out->death);
+    if (state == TIDE_SLOT_FREE && pool->is_external) {
+        tide_event_clear(pool->board.event_fd); /* then look once more */
+        state = tide_board_next_done(&index, &pool->board, &out->death);
+    }
     if (state == TIDE_SLOT_FREE)
         return TIDE_EAGAIN;
     struct tide_slot *slot = &pool->board.slots[index];
@@ -333,6 +353,8 @@ int tide_pool_wait(struct tide_pool *pool, uint32_t count, uint64_t deadline_ns)
         status = tide_board_wait(&pool->board, count,
                                  pool->host->supervisor.channel, deadline_ns);
     tide_host_attend(pool->host);
+    if (pool->is_external)
+        tide_pool_arm(pool);
     return status;
 }
 
@@ -367,6 +389,9 @@ void tide_pool_on_gone(struct tide_pool *pool, const char *reason)
     pool->broken = reason != NULL;
     if (reason != NULL)
         snprintf(pool->reason, sizeof pool->reason, "%s", reason);
+    /* Another pool's look at the channel may have found it. */
+    if (pool->is_external)
+        tide_event_raise(pool->board.event_fd);
 }
 
 static void unlink_pool(struct tide_pool *pool)
@@ -383,8 +408,12 @@ void tide_pool_free(struct tide_pool *pool)
     tide_pool_kill(pool);
     unlink_pool(pool);
     /* In a forked copy of the host the number may be somebody else's by now. */
-    if (pool->board.event_fd >= 0 && tide_host_is_ours(pool->host))
-        close(pool->board.event_fd);
+    if (tide_host_is_ours(pool->host)) {
+        if (pool->board.event_fd >= 0)
+            close(pool->board.event_fd);
+        if (pool->wait_fd >= 0)
+            close(pool->wait_fd);
+    }
     tide_board_destroy(&pool->board);
     tide_arena_destroy(&pool->arena);
     free(pool->tags);

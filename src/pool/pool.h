@@ -22,6 +22,7 @@ struct tide_pool_options {
     uint64_t region_bytes; /* address space per process; 0 for the default */
     const void *config;    /* copied; every worker gets it when it starts */
     size_t config_bytes;
+    uint64_t start_deadline_ns; /* when to give up the opening; 0: in 30 s */
 };
 
 struct tide_pool {
@@ -34,6 +35,8 @@ struct tide_pool {
     struct tide_heap heap;
     uint64_t *tags; /* per slot */
     uint64_t config;
+    int wait_fd;     /* epoll, -1 until tide_pool_fd() */
+    int is_external; /* somebody waits for it with that */
     int started;
     int gone;   /* no worker is left, none will be started */
     int broken; /* gone against our will, see `reason` */
@@ -53,10 +56,12 @@ struct tide_outcome {
 };
 
 /**
- * Make the arena and have the supervisor fork the workers.
+ * Make the arena and have the supervisor fork the workers. Signals do not end it.
  *
- * @return TIDE_OK; TIDE_ESYS and others with the cause, e.g. that a worker cannot
- *         be forked: then none is left
+ * @return TIDE_OK; TIDE_ETIMEOUT if the supervisor does not answer until
+ *         start_deadline_ns (should it go on later, it has its order to stop);
+ *         TIDE_ESYS and others with the cause, e.g. that a worker cannot be
+ *         forked: then none is left
  */
 int tide_pool_open(struct tide_pool **out, struct tide_host *host,
                    const struct tide_pool_options *options,
@@ -148,6 +153,15 @@ int tide_pool_resize(struct tide_pool *pool, uint32_t count,
 /** Workers that there should be now. */
 uint32_t tide_pool_workers(const struct tide_pool *pool);
 
+/**
+ * Instead of tide_pool_kick() after each single submit: wake a worker unless those
+ * that are awake will come to the work in some 50 us.
+ *
+ * @param backlog_ns  about how much work waits: tide_pool_queued() times the time
+ *                    that a request takes, as far as the caller knows
+ */
+void tide_pool_nudge(struct tide_pool *pool, uint64_t backlog_ns);
+
 /** Requests submitted whose outcomes have not been received. */
 uint32_t tide_pool_in_flight(const struct tide_pool *pool);
 
@@ -166,6 +180,31 @@ void tide_pool_release(struct tide_pool *pool,
  */
 int tide_pool_wait(struct tide_pool *pool, uint32_t count,
                    uint64_t deadline_ns);
+
+/**
+ * Sleep until one of several pools has an outcome or news. May return early.
+ *
+ * @return TIDE_OK; TIDE_ETIMEOUT; TIDE_EINTR; TIDE_ENOMEM; TIDE_EBROKEN if one of
+ *         them is gone: look at `gone`
+ */
+int tide_pools_wait(struct tide_pool *const *pools, size_t count,
+                    uint64_t deadline_ns);
+
+/**
+ * A descriptor for event loops, readable when something has arrived or happened;
+ * poll it, and do nothing else with it. When it is: tide_host_attend(), receive
+ * until TIDE_EAGAIN, and tide_pool_arm() before it is polled again. It may be
+ * readable for nothing. The pool's, closed with it.
+ *
+ * @return at least 3, the same each time; -1 with the cause in `err`
+ */
+int tide_pool_fd(struct tide_pool *pool, struct tide_error *err);
+
+/**
+ * Before the descriptor is polled: from now on it becomes readable at the next
+ * arrival, and at once if there is one already. Wakes workers for what waits.
+ */
+void tide_pool_arm(struct tide_pool *pool);
 
 /** Let the workers end when nothing is left to do. */
 void tide_pool_close(struct tide_pool *pool);

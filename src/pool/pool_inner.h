@@ -6,6 +6,7 @@
 #define TIDE_POOL_POOL_INNER_H
 
 #include "pool/pool.h"
+#include "shm/board_sleep.h"
 
 /** Make the arena, with the board and the regions in it. */
 int tide_pool_lay_out(struct tide_pool *pool,

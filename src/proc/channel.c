@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
+
+enum { SEND_PATIENCE_S = 5 };
 
 /* Room for the control data of one message, aligned as cmsghdr wants it. */
 union control {
@@ -26,7 +29,10 @@ int tide_channel_open(int ends[2], struct tide_error *err)
         return tide_fail_errno(err, "cannot create a socket pair");
     ends[0] = raise_above_stdio(low[0]);
     ends[1] = raise_above_stdio(low[1]);
-    if (ends[0] >= 0 && ends[1] >= 0)
+    const struct timeval patience = { .tv_sec = SEND_PATIENCE_S };
+    if (ends[0] >= 0 && ends[1] >= 0 &&
+        setsockopt(ends[0], SOL_SOCKET, SO_SNDTIMEO, &patience,
+                   sizeof patience) == 0)
         return TIDE_OK;
     tide_fail_errno(err, "cannot create a socket pair");
     for (int i = 0; i < 2; i++)
@@ -53,6 +59,8 @@ int tide_channel_send(int end, const struct tide_message *message,
         memcpy(CMSG_DATA(rights), fds, TIDE_MESSAGE_FDS * sizeof(int));
     }
     while (sendmsg(end, &header, MSG_NOSIGNAL) < 0) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            return TIDE_ETIMEOUT;
         if (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN)
             return TIDE_EBROKEN;
         if (errno != EINTR)

@@ -45,14 +45,16 @@ struct tide_message {
     char reason[TIDE_REASON_BYTES]; /* GONE and broken: why */
 };
 
-/** A pair of connected ends, close-on-exec and above 2. */
+/** A pair of connected ends, close-on-exec and above 2; the first is the host's. */
 int tide_channel_open(int ends[2], struct tide_error *err);
 
 /**
- * Send a message; blocks while the other side's queue is full.
+ * Send a message; waits while the other side's queue is full, the host some seconds
+ * at most: a supervisor may be stopped, with some hundred messages in its queue.
  *
  * @param fds  NULL, or TIDE_MESSAGE_FDS descriptors that are passed along
- * @return TIDE_OK; TIDE_EBROKEN if the other side is gone; TIDE_ESYS
+ * @return TIDE_OK; TIDE_EBROKEN if the other side is gone; TIDE_ETIMEOUT;
+ *         TIDE_ESYS
  */
 int tide_channel_send(int end, const struct tide_message *message,
                       const int *fds);

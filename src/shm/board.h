@@ -59,6 +59,8 @@ struct tide_board {
     int event_fd;         /* raised to wake the host */
     uint32_t spin_misses; /* spins in a row that found nothing */
     uint32_t rests;       /* waits since the last spin */
+    uint64_t busy_ns;     /* a worker's own: how long its last slot took */
+    uint64_t nudged_ns;   /* the host's: when it woke somebody by a nudge */
 
     /* The host's own, NULL elsewhere. */
     uint32_t *in_flight; /* per slot the sequence it was submitted with, or 0 */
@@ -148,9 +150,6 @@ int tide_board_revoke(struct tide_board *board, uint32_t slot);
 int tide_board_submit_to(struct tide_board *board, uint32_t slot,
                          uint32_t worker);
 
-/** Wake up to `count` sleeping workers for work submitted before. */
-void tide_board_kick(struct tide_board *board, uint32_t count);
-
 /**
  * The next slot that is DONE or LOST, about in order of completion; the caller
  * owns it until tide_board_release(). Wait-free.
@@ -177,18 +176,6 @@ uint32_t tide_board_queued(const struct tide_board *board);
 
 /** Has a worker work it could claim? A hint. */
 int tide_board_has_ready(const struct tide_board *board);
-
-/**
- * Sleep until `count` slots have arrived (or all in flight, if those are fewer),
- * an urgent one has, a worker asked for attention or died, `watch_fd` is readable
- * or hung up, or the deadline has passed.
- *
- * @param watch_fd  also waited for; -1 for none
- * @return TIDE_OK (look again: the wait may end early), TIDE_ETIMEOUT,
- *         TIDE_EINTR after a signal
- */
-int tide_board_wait(struct tide_board *board, uint32_t count, int watch_fd,
-                    uint64_t deadline_ns);
 
 /**
  * The first `count` workers are wanted from now on; others end when they have

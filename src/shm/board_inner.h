@@ -7,6 +7,7 @@
 #define TIDE_SHM_BOARD_INNER_H
 
 #include "shm/board.h"
+#include "shm/board_sleep.h"
 #include "shm/board_super.h"
 
 /** `wake_at` while the host is awake. */
@@ -125,6 +126,16 @@ static inline int tide_board_is_wanted(const struct tide_board *board,
 {
     return worker < atomic_load(&board->shared->wanted);
 }
+
+/* How many workers have their bit set? */
+uint32_t tide_board_count_bits(const struct tide_board *board,
+                               const _Atomic uint64_t *bits);
+
+/* Wake up to `count` sleepers. */
+void tide_board_wake_any(struct tide_board *board, uint32_t count);
+
+/* A worker has claimed: is there more for another? See board_nudge.c. */
+void tide_board_pass_on(struct tide_board *board);
 
 /* Wake this worker if it sleeps, for something written before. */
 void tide_board_wake_one(struct tide_board *board, uint32_t worker);

@@ -27,8 +27,8 @@ static int note_spin(struct tide_board *board, int found)
     return found;
 }
 
-static uint32_t count_bits(const struct tide_board *board,
-                           const _Atomic uint64_t *bits)
+uint32_t tide_board_count_bits(const struct tide_board *board,
+                               const _Atomic uint64_t *bits)
 {
     uint32_t count = 0;
     const uint32_t words = (tide_board_worker_count(board) + 63) / 64;
@@ -45,7 +45,7 @@ static int may_spin(struct tide_board *board)
         return 0;
     /* One processor is the host's. */
     return tide_board_wanted(board) <
-           shared->cpu_count + count_bits(board, shared->asleep);
+           shared->cpu_count + tide_board_count_bits(board, shared->asleep);
 }
 
 /* ---- waking ---- */
@@ -57,17 +57,11 @@ static void wake_worker(struct tide_board *board, uint32_t worker)
     tide_futex_wake(word);
 }
 
-void tide_board_kick(struct tide_board *board, uint32_t count)
+void tide_board_wake_any(struct tide_board *board, uint32_t count)
 {
-    struct tide_board_shared *shared = board->shared;
-    /* The tail written before this is in the total order before the look. */
-    atomic_thread_fence(memory_order_seq_cst);
-    /* Who spins will take one each without being woken. */
-    uint32_t spinning = count_bits(board, shared->spinning);
-    count = count > spinning ? count - spinning : 0;
     const uint32_t workers = tide_board_worker_count(board);
     for (uint32_t base = 0; base < workers; base += 64) {
-        _Atomic uint64_t *bits = &shared->asleep[base / 64];
+        _Atomic uint64_t *bits = &board->shared->asleep[base / 64];
         uint64_t seen = atomic_load_explicit(bits, memory_order_seq_cst);
         while (seen != 0 && count > 0) {
             uint64_t bit = seen & -seen;
@@ -78,6 +72,16 @@ void tide_board_kick(struct tide_board *board, uint32_t count)
             }
         }
     }
+}
+
+void tide_board_kick(struct tide_board *board, uint32_t count)
+{
+    /* The tail written before this is in the total order before the look. */
+    atomic_thread_fence(memory_order_seq_cst);
+    /* Who spins will take one each without being woken. */
+    uint32_t spinning = tide_board_count_bits(board, board->shared->spinning);
+    if (count > spinning)
+        tide_board_wake_any(board, count - spinning);
 }
 
 void tide_board_wake_one(struct tide_board *board, uint32_t worker)
@@ -131,6 +135,17 @@ static int spin_for_arrivals(struct tide_board *board, uint32_t count)
     return note_spin(board, 0);
 }
 
+int tide_board_arm(struct tide_board *board)
+{
+    atomic_store(&board->shared->wake_at, 1);
+    return board->arrived_at < board->arrived_count || enough_arrived(board, 1);
+}
+
+void tide_board_disarm(struct tide_board *board)
+{
+    atomic_store(&board->shared->wake_at, TIDE_NOBODY);
+}
+
 int tide_board_wait(struct tide_board *board, uint32_t count, int watch_fd,
                     uint64_t deadline_ns)
 {
@@ -144,6 +159,7 @@ int tide_board_wait(struct tide_board *board, uint32_t count, int watch_fd,
         return TIDE_OK;
 
     int status = TIDE_OK;
+    tide_board_rally(board);
     atomic_store(&shared->wake_at, count);
     if (!enough_arrived(board, count)) {
         struct pollfd fds[2] = { { .fd = board->event_fd, .events = POLLIN },

@@ -72,6 +72,7 @@ int tide_board_claim(uint32_t *out, struct tide_board *board, uint32_t worker)
         tide_help_head(shared, head);
         if (owned) {
             *out = slot;
+            tide_board_pass_on(board);
             return TIDE_OK;
         }
     }
@@ -102,6 +103,7 @@ void tide_board_finish(struct tide_board *board, uint32_t slot, uint32_t worker,
     struct tide_board_shared *shared = board->shared;
     struct tide_slot *mine = &board->slots[slot];
     uint64_t word = atomic_load_explicit(&mine->word, memory_order_relaxed);
+    board->busy_ns = mine->reply.end_ns - mine->reply.start_ns;
     /* Release: the host that sees DONE sees the whole reply. */
     atomic_store_explicit(
         &mine->word,

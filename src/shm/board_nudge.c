@@ -1,0 +1,67 @@
+/*
+ * Whom to wake for small work that is submitted piece by piece. A wake-up costs the
+ * host some microseconds, as much as many a task: where a worker is awake that will
+ * come to the work soon, waking a second one is waste.
+ *
+ * No work is stranded. Whoever is awake looks at the ring before it sleeps, and who
+ * dies or is stopped is made good by the supervisor. But "awake" may mean an hour in
+ * one task, so nobody is relied on for long:
+ *
+ *   nudge   relies on a worker only if it spins, began its slot a moment ago, or
+ *           was woken a moment ago (it has no slot yet, and will look)
+ *   claim   a worker whose last slot took longer than a moment, and that leaves
+ *           work behind it in the ring, wakes another
+ *   rally   before the host sleeps it wakes workers for all that waits: what is
+ *           left is one task behind a longer one than was estimated, while the host
+ *           is busy with other things
+ */
+#include "shm/board_inner.h"
+
+#include "base/clock.h"
+
+enum { MOMENT_NS = 50 * 1000 /* about what falling asleep and waking costs */ };
+
+/* Is there anybody who took work a moment ago? */
+static int has_brisk(const struct tide_board *board, uint64_t now_ns)
+{
+    uint32_t count = tide_board_wanted(board);
+    for (uint32_t i = 0; i < count; i++) {
+        struct tide_item item;
+        if (tide_board_item_of(&item, board, i) &&
+            now_ns - board->slots[item.slot].reply.start_ns < MOMENT_NS)
+            return 1;
+    }
+    return 0;
+}
+
+void tide_board_nudge(struct tide_board *board, uint64_t backlog_ns)
+{
+    struct tide_board_shared *shared = board->shared;
+    /* The tail written before this is in the total order before the look. */
+    atomic_thread_fence(memory_order_seq_cst);
+    uint32_t wanted = tide_board_wanted(board);
+    uint32_t asleep = tide_board_count_bits(board, shared->asleep);
+    if (asleep == 0)
+        return;
+    uint32_t awake = wanted > asleep ? wanted - asleep : 0;
+    uint64_t now_ns = tide_now_ns();
+    if (awake > 0 && backlog_ns / awake <= MOMENT_NS &&
+        (tide_board_count_bits(board, shared->spinning) > 0 ||
+         now_ns - board->nudged_ns < MOMENT_NS || has_brisk(board, now_ns)))
+        return;
+    board->nudged_ns = now_ns;
+    tide_board_wake_any(board, 1);
+}
+
+void tide_board_rally(struct tide_board *board)
+{
+    uint32_t queued = tide_board_queued(board);
+    if (queued > 0)
+        tide_board_kick(board, queued);
+}
+
+void tide_board_pass_on(struct tide_board *board)
+{
+    if (board->busy_ns > MOMENT_NS && tide_board_has_ready(board))
+        tide_board_kick(board, 1);
+}
