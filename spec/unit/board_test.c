@@ -347,12 +347,39 @@ collect(struct tide_board *at, struct tide_region *region, uint64_t *numbers)
     return state;
 }
 
+/* To anybody, or as mail to the worker that is stepped through. */
+static int submit_somehow(uint64_t number)
+{
+    uint32_t slot;
+    if (check_random(2))
+        return submit(&board, number);
+    if (tide_board_take(&slot, &board) != TIDE_OK)
+        return 0;
+    board.slots[slot].request = (struct tide_request){ .count = 1 };
+    memcpy(board.slots[slot].request.args.bytes, &number, sizeof number);
+    if (tide_board_submit_to(&board, slot, 0) == TIDE_OK)
+        return 1;
+    tide_board_release(&board, slot);
+    return 0;
+}
+
 static void host_turn(void)
 {
-    if (check_random(2))
+    uint32_t slot = check_random(STEP_SLOTS);
+    switch (check_random(5)) {
+    case 0:
+    case 1:
         collect(&board, &board.workers[0].region, &collected);
-    else if (next_number < STEP_REQUESTS)
-        next_number += submit(&board, next_number) != 0;
+        break;
+    case 2:
+        if (tide_board_revoke(&board, slot) == TIDE_OK)
+            CHECK(submit(&board, number_of(&board.slots[slot])));
+        break;
+    default:
+        if (next_number < STEP_REQUESTS)
+            next_number += submit_somehow(next_number) != 0;
+        break;
+    }
 }
 
 static void *copy_array(const uint32_t *from)
@@ -389,8 +416,11 @@ static void look(void *unused)
     struct tide_region *region = &after.workers[0].region;
     CHECK(atomic_load(&region->pending) == 0);
     CHECK(atomic_load(&region->outdated) == 0);
-    while (tide_board_claim(&index, &after, 1) == TIDE_OK)
-        answer(&after, index, 1, 0);
+    /* Another worker, and its replacement, which inherits its mail. */
+    for (uint32_t worker = 2; worker-- > 0;)
+        while (tide_board_claim(&index, &after, worker) == TIDE_OK)
+            answer(&after, index, worker, 0);
+    CHECK(atomic_load(&after.workers[0].mail) == 0);
     for (;;) {
         enum tide_slot_state state = collect(&after, region, &numbers);
         if (state == TIDE_SLOT_FREE)

@@ -223,7 +223,9 @@ static inline int crew_main(struct tide_worker_env *env)
     for (;;) {
         if (tide_board_claim(&index, env->board, env->index) == TIDE_OK) {
             worker.slot = &env->board->slots[index];
+            worker.slot->reply.start_ns = tide_now_ns();
             crew_run(&worker);
+            worker.slot->reply.end_ns = tide_now_ns();
             atomic_fetch_add(&record->items, 1);
             tide_board_finish(env->board, index, env->index,
                               worker.slot->request.flags == CREW_URGENT);
