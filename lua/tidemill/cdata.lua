@@ -49,13 +49,11 @@ function cdata.decode(name, bytes)
   if not can_travel(element) then return nil end
   local is_scalar = dimensions == "" and not element:find "^[su]%w+ "
   local type = ffi.typeof(is_scalar and element .. "[1]" or name)
-  local value
-  if dimensions:find("?", 1, true) then
-    value = type(#bytes / ffi.sizeof(element))
-  else
-    value = type()
-  end
-  if ffi.sizeof(value) ~= #bytes then return nil end
+  -- The size first: the dimensions may be anything, and nothing is to be made for them.
+  local count
+  if dimensions:find("?", 1, true) then count = #bytes / ffi.sizeof(type, 1) end
+  if ffi.sizeof(type, count) ~= #bytes then return nil end
+  local value = count and type(count) or type()
   ffi.copy(value, bytes, #bytes)
   return is_scalar and value[0] or value
 end

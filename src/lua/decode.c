@@ -1,8 +1,9 @@
 /*
  * Bytes to values. Nothing here trusts a length: tables are sized only as far as
- * the bytes that are left could fill them, recursion is bounded as the encoder
- * bounds it, and bytecode goes to the loader only if its digest and its header
- * are right.
+ * the bytes of the message could fill them, all tables together, since those
+ * within each other would otherwise count on the same bytes; recursion is bounded
+ * as the encoder bounds it; and bytecode goes to the loader only if its digest and
+ * its header are right. So what is allocated is in proportion to the message.
  *
  * Stack of the Lua state while a message is read, from `base` on:
  *   base      objects by number (from 1), nil if nothing refers back
@@ -238,11 +239,12 @@ static int read_table_head(struct tide_decoder *d, unsigned tag,
     }
     out->has_meta =
         tag == TIDE_TAG_SMALL_TABLE_META || tag == TIDE_TAG_TABLE_META;
-    /* Every entry takes at least a byte a value. */
+    /* Every entry takes at least a byte a value, and is in one table only. */
     uint64_t least = (uint64_t)out->array + 2 * (uint64_t)out->pairs;
-    return d->in.bad || least > tide_read_left(&d->in)
-               ? tide_decoder_fail_bytes(d)
-               : 0;
+    if (d->in.bad || least > d->unclaimed)
+        return tide_decoder_fail_bytes(d);
+    d->unclaimed -= least;
+    return 0;
 }
 
 /* Fill the table on top. */
@@ -410,7 +412,8 @@ int tide_decode(struct tide_codec *codec, lua_State *L,
                               .L = L,
                               .in = { .at = *at, .end = end },
                               .err = err,
-                              .base = top + 1 };
+                              .base = top + 1,
+                              .unclaimed = (size_t)(end - *at) };
     err->status = TIDE_OK;
     unsigned head = tide_read_byte(&d.in);
     uint64_t values =

@@ -20,6 +20,7 @@ struct tide_decoder {
     int base;
     int depth;
     int numbered; /* objects are kept by number */
+    size_t unclaimed; /* bytes that no table counts on yet, see decode.c */
     uint32_t object_count;
     uint32_t first_cell; /* in the codec's list */
     uint32_t later_count;

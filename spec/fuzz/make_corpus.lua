@@ -1,0 +1,30 @@
+--- Write the corpus of the fuzz target anew: a message for each sample.
+---
+---   LUA_CPATH='build/release/?.so;;' luajit spec/fuzz/make_corpus.lua
+---
+--- What is not named by a sample stays: inputs that once crashed, for example.
+
+local tidemill = require "tidemill"
+
+local DIRECTORY = "spec/fuzz/"
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read "*a"
+  file:close()
+  return text
+end
+
+local function write(path, bytes)
+  local file = assert(io.open(path, "wb"))
+  file:write(bytes)
+  file:close()
+end
+
+-- The fuzz target gives the chunk the same name: it is part of the bytecode.
+local chunk = assert(loadstring(read(DIRECTORY .. "samples.lua"), "@samples.lua"))
+
+for _, sample in ipairs(chunk(tidemill.register)) do
+  local bytes = tidemill.encode(unpack(sample, 1, sample.n))
+  write(DIRECTORY .. "corpus/" .. sample.name, bytes)
+end
