@@ -95,7 +95,8 @@ function tidemill.worker()
   return id and { id = id, pid = pid, pool = name } or nil
 end
 
---- Values as bytes, in the codec that work travels in. Raises kind `"encode"`.
+--- Values as bytes, in the codec that work travels in; the first says the version of the format.
+--- Raises kind `"encode"`.
 ---@param ... any
 ---@return string
 function tidemill.encode(...)
@@ -103,7 +104,7 @@ function tidemill.encode(...)
 end
 
 --- The values in such bytes. Bytecode in them is loaded: decode only what you trust.
---- Raises kind `"decode"`.
+--- Raises kind `"decode"`, also for those of another version.
 ---@param bytes string
 ---@return any ...
 function tidemill.decode(bytes)

@@ -91,10 +91,10 @@ local function config_of(options)
   local args = options.initargs or {}
   hide(nil)
   core.plain_classes(true)
-  local ok, head = pcall(core.encode, where)
+  local ok, head = pcall(core.message, where)
   core.plain_classes(false)
   if not ok then error(head, 0) end
-  return head .. core.encode(options.initializer, unpack(args, 1, args.n or #args))
+  return head .. core.message(options.initializer, unpack(args, 1, args.n or #args))
 end
 
 local function raise_start(failure)

@@ -26,5 +26,5 @@ local chunk = assert(loadstring(read(DIRECTORY .. "samples.lua"), "@samples.lua"
 
 for _, sample in ipairs(chunk(tidemill.register)) do
   local bytes = tidemill.encode(unpack(sample, 1, sample.n))
-  write(DIRECTORY .. "corpus/" .. sample.name, bytes)
+  write(DIRECTORY .. "corpus/" .. sample.name, bytes:sub(2)) -- the first is the version
 end

@@ -1,5 +1,6 @@
 #include "lua/codec.h"
 
+#include "lua/encoder.h"
 #include "lua/factory.h"
 #include "lua/layout.h"
 #include "lua/state.h"
@@ -44,6 +45,24 @@ static void learn_layout(struct tide_codec *codec, lua_State *L)
                           tide_layout_learn(&codec->format, L) == 0;
 }
 
+static int refer(lua_State *L, const char *text)
+{
+    lua_pushstring(L, text);
+    return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static void make_keys(struct tide_codec *codec, lua_State *L)
+{
+    lua_pushcfunction(L, tide_encode_run_passes);
+    codec->keys.run_passes = luaL_ref(L, LUA_REGISTRYINDEX);
+    codec->keys.tidemill = refer(L, "__tidemill");
+    codec->keys.encode = refer(L, "encode");
+    codec->keys.decode = refer(L, "decode");
+    codec->keys.index = refer(L, "__index");
+    lua_newtable(L);
+    codec->keys.name = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 static struct tide_codec *make(lua_State *L)
 {
     struct tide_codec *codec = lua_newuserdata(L, sizeof *codec);
@@ -54,6 +73,7 @@ static struct tide_codec *make(lua_State *L)
     lua_setmetatable(L, -2);
     lua_setfield(L, LUA_REGISTRYINDEX, KEY_CODEC);
 
+    make_keys(codec, L);
     tide_ptrmap_clear(&codec->seen);
     codec->captures_globals = tide_bytecode_learn(&codec->format, L) == 0;
     codec->makes_factories =

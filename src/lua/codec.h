@@ -2,6 +2,11 @@
  * @file codec.h
  * @brief Lua values to bytes and back.
  *
+ * What `tidemill.encode` returns is a byte, the version of the format, and one
+ * message with MULTI. The version changes with the format, and `tidemill.decode`
+ * reads no other than its own. Messages between the processes of a pool, all of
+ * them one build, are without it.
+ *
  * The unit is a message: one value, or a list of values that share an identity
  * scope (a table that occurs twice in a message is one table on the other side,
  * cycles included). Nothing is kept from one message to the next.
@@ -62,6 +67,8 @@
 
 #include <lua.h>
 #include <stdint.h>
+
+enum { TIDE_FORMAT_VERSION = 1 };
 
 enum tide_head {
     TIDE_HEAD_REFS = 0x01,   /* objects are referred to: number them */
@@ -139,6 +146,15 @@ struct tide_codec {
                                 object; the same number for the same bytecode */
     int plain_classes;  /* registered classes go by value, not by name */
     int hidden_globals; /* registry reference: a set of names never captured */
+    struct { /* registry references: so that to push one of them takes
+                           no memory, and never runs the collector */
+        int run_passes; /* a C function, see encode.c */
+        int tidemill;   /* the texts "__tidemill", "encode", ... */
+        int encode;
+        int decode;
+        int index;
+        int name; /* an empty table, see encode_function.c */
+    } keys;
 };
 
 /** The codec of a state, made when it is first asked for. May raise. */
@@ -151,8 +167,9 @@ struct tide_codec *tide_codec_of(lua_State *L);
  *              `count` is 1
  * @param err   what cannot travel, by its path, without a subject: e.g.
  *              "field a.b: a coroutine"
- * @return TIDE_OK; TIDE_EINVAL if a value cannot travel; TIDE_ENOMEM if the
- *         buffer cannot grow. On failure `used` is as before.
+ * @return TIDE_OK; TIDE_EINVAL if a value cannot travel, or a hook has changed
+ *         it meanwhile; TIDE_ENOMEM if there is no memory. On failure `used` is
+ *         as before. Raises nothing.
  */
 int tide_encode(struct tide_codec *codec, lua_State *L,
                 struct tide_buffer *buffer, int first, int count, unsigned head,

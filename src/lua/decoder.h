@@ -19,7 +19,7 @@ struct tide_decoder {
     struct tide_error *err;
     int base;
     int depth;
-    int numbered; /* objects are kept by number */
+    int numbered;     /* objects are kept by number */
     size_t unclaimed; /* bytes that no table counts on yet, see decode.c */
     uint32_t object_count;
     uint32_t first_cell; /* in the codec's list */

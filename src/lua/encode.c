@@ -1,5 +1,5 @@
 /*
- * One pass over the values, depth first. Tables are written where they are met,
+ * One pass over the values, depth first; see encode_passes.c for how many it takes. Tables are written where they are met,
  * down to TIDE_TABLE_DEPTH; deeper ones leave a LATER_TABLE and wait in a list,
  * and are written one after the other behind the values, each starting at depth
  * 0 again. So neither depth nor a long chain costs C stack.
@@ -7,7 +7,6 @@
  * Stack of the Lua state while a message is written, from `base` on:
  *   base      the list of later tables, nil until there is one
  *   base + 1  the names of globals captured, by environment, nil likewise
- *   base + 2  what hooks have made, kept until the message is complete
  *   ...       three values per level: table, key, value
  *
  * No value is allocated for plain data. A failure unwinds through the levels,
@@ -85,6 +84,11 @@ int tide_encoder_at_variable(struct tide_encoder *e, int function,
     return -1;
 }
 
+int tide_encoder_fail_changed(struct tide_encoder *e)
+{
+    return tide_encoder_fail(e, "a value that changed while it was sent");
+}
+
 /* ---- bytes ---- */
 
 int tide_encoder_put(struct tide_encoder *e, const void *bytes, size_t size)
@@ -160,9 +164,11 @@ static int encode_cdata(struct tide_encoder *e, int index)
     lua_State *L = e->L;
     if (e->codec->cdata_encode == 0)
         return tide_encoder_fail(e, "cdata: the ffi library is not available");
+    tide_encoder_stop_collector(e);
     lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->cdata_encode);
     lua_pushvalue(L, index);
     lua_call(L, 1, 2);
+    e->read_cdata = 1;
     int failed;
     if (lua_isnil(L, -2)) { /* nil and what it is, or a type and its bytes */
         snprintf(e->reason_text, sizeof e->reason_text, "%s",
@@ -203,6 +209,15 @@ int tide_encoder_refer(struct tide_encoder *e, const void *object)
     return 0;
 }
 
+void tide_encoder_refresh_names(struct tide_encoder *e)
+{
+    struct tide_names *names = &e->codec->names;
+    if (!tide_names_are_stale(names, e->L))
+        return;
+    tide_encoder_stop_collector(e);
+    tide_names_rescan(names, e->L);
+}
+
 /* The name of a metatable, which its module may have been loaded for just now. */
 static const struct tide_name *name_metatable(struct tide_encoder *e,
                                               const void *object)
@@ -212,7 +227,7 @@ static const struct tide_name *name_metatable(struct tide_encoder *e,
     if (name != NULL ||
         tide_ptrmap_get(e->seen, object, UINT32_MAX) != UINT32_MAX)
         return name;
-    tide_names_refresh(&e->codec->names, e->L);
+    tide_encoder_refresh_names(e);
     return tide_names_find(names, object);
 }
 
@@ -238,6 +253,7 @@ int tide_encoder_postpone(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
     if (e->later_count == 0) {
+        tide_encoder_stop_collector(e);
         lua_newtable(L);
         lua_replace(L, e->base);
     }
@@ -274,9 +290,20 @@ static int encode_userdata(struct tide_encoder *e, int index)
                                 "there, or use an initializer)");
 }
 
+/* May the first pass meet it? A table may turn out to be not. */
+static int is_plain(int type)
+{
+    return type <= LUA_TTABLE;
+}
+
 int tide_encode_value(struct tide_encoder *e, int index)
 {
-    switch (lua_type(e->L, index)) {
+    int type = lua_type(e->L, index);
+    if (!is_plain(type) && !e->numbers) {
+        e->wants_numbers = 1;
+        return -1;
+    }
+    switch (type) {
     case LUA_TNIL:
         return tide_encoder_put_byte(e, TIDE_TAG_NIL);
     case LUA_TBOOLEAN:
@@ -340,7 +367,7 @@ int tide_encode_message(struct tide_encoder *e, int first, int count)
     e->shape_generation = ++e->codec->shapes.generation;
     if (!lua_checkstack(L, 2 * TIDE_LEVEL_SLOTS))
         return tide_encoder_fail_memory(e);
-    lua_settop(L, top + 3);
+    lua_settop(L, top + 2);
     int failed = tide_encoder_put_byte(e, e->head);
     if (!failed && (e->head & TIDE_HEAD_MULTI) != 0)
         failed = tide_encoder_put_varint(e, (uint64_t)count);
@@ -360,24 +387,15 @@ int tide_encode(struct tide_codec *codec, lua_State *L,
                 struct tide_buffer *buffer, int first, int count, unsigned head,
                 struct tide_error *err)
 {
-    const struct tide_encoder fresh = { .codec = codec,
-                                        .seen = &codec->seen,
-                                        .L = L,
-                                        .out = buffer,
-                                        .err = err,
-                                        .head = head };
-    struct tide_encoder e = fresh;
-    e.numbers = !codec->reads_layout || lua_isfunction(L, first);
-    int failed = tide_encode_message(&e, first, count);
-    if (failed && e.wants_numbers) {
-        e = fresh;
-        e.numbers = 1;
-        failed = tide_encode_message(&e, first, count);
-    }
-    if (failed && e.wants_hooks) {
-        e = fresh;
-        e.numbers = 1;
-        failed = tide_encode_with_hooks(&e, first, count);
-    }
+    struct tide_encoder e = { .codec = codec,
+                              .L = L,
+                              .out = buffer,
+                              .err = err,
+                              .asked = head,
+                              .head = head };
+    int begins_plain = codec->reads_layout && is_plain(lua_type(L, first));
+    int failed = begins_plain ? tide_encode_message(&e, first, count) : 0;
+    if (!begins_plain || e.wants_numbers)
+        failed = tide_encode_protected(&e, first, count);
     return failed ? report(&e) : TIDE_OK;
 }

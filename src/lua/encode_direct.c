@@ -32,11 +32,6 @@ static int want_numbers(struct tide_encoder *e)
     return -1;
 }
 
-static int fail_changed(struct tide_encoder *e)
-{
-    return tide_encoder_fail(e, "a value that changed while it was sent");
-}
-
 /* ---- the Lua stack ---- */
 
 /* Push any value: through a table, from which the collector never sees it. */
@@ -262,12 +257,12 @@ static int put_fields(struct tide_encoder *e, const struct tide_gc_table *table,
         if (node->value == TIDE_BITS_NIL)
             continue;
         if (at == count || node->key != keys[at])
-            return fail_changed(e);
+            return tide_encoder_fail_changed(e);
         if (put_value(e, node->value) != 0)
             return at_key(e, keys[at]);
         at++;
     }
-    return at == count ? 0 : fail_changed(e);
+    return at == count ? 0 : tide_encoder_fail_changed(e);
 }
 
 /* Write the table as a record. @return 1; 0 if it is none, -1 */
@@ -306,7 +301,7 @@ static int put_array(struct tide_encoder *e, const struct tide_gc_table *table,
 {
     for (uint32_t i = 1; i <= run; i++) {
         if (i >= table->array_size || table->array[i] == TIDE_BITS_NIL)
-            return fail_changed(e);
+            return tide_encoder_fail_changed(e);
         if (put_value(e, table->array[i]) != 0)
             return at_key(e, tide_bits_of_number(i));
     }
@@ -373,11 +368,12 @@ static int put_entries(struct tide_encoder *e,
     if (put_array(e, table, run) != 0 || put_pairs(e, table, run, &pairs) != 0)
         return -1;
     if (small && pairs > TIDE_SMALL_TABLE_MAX)
-        return fail_changed(e);
+        return tide_encoder_fail_changed(e);
     tide_encoder_store_counts(e, counts, small, run, pairs);
     if (!has_meta)
         return 0;
-    return table->metatable != NULL ? put_metatable(e, table) : fail_changed(e);
+    return table->metatable != NULL ? put_metatable(e, table)
+                                    : tide_encoder_fail_changed(e);
 }
 
 /* Write a table in the shortest way. */

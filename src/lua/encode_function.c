@@ -46,6 +46,7 @@ static uint32_t push_captured(struct tide_encoder *e)
 {
     lua_State *L = e->L;
     if (lua_isnil(L, e->base + 1)) {
+        tide_encoder_stop_collector(e);
         lua_newtable(L);
         lua_replace(L, e->base + 1);
     }
@@ -53,6 +54,7 @@ static uint32_t push_captured(struct tide_encoder *e)
     lua_rawget(L, e->base + 1);
     if (lua_isnil(L, -1)) {
         lua_pop(L, 1);
+        tide_encoder_stop_collector(e);
         lua_newtable(L);
         lua_pushnumber(L, e->environment_count++);
         lua_rawseti(L, -2, 0);
@@ -67,19 +69,46 @@ static uint32_t push_captured(struct tide_encoder *e)
 }
 
 struct notes {
-    lua_State *L;
+    struct tide_encoder *e;
     int captured; /* stack index */
 };
+
+/*
+ * Push a text as lua_pushlstring() does, which however may run the collector. To
+ * set a field by the text does not, and the field's key is what is wanted.
+ */
+static void push_name(struct tide_encoder *e, const char *name, size_t length)
+{
+    lua_State *L = e->L;
+    char text[64];
+    if (!tide_encoder_minds_collector(e) || length >= sizeof text ||
+        memchr(name, '\0', length) != NULL) {
+        tide_encoder_stop_collector(e);
+        lua_pushlstring(L, name, length);
+        return;
+    }
+    memcpy(text, name, length);
+    text[length] = '\0';
+    lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->keys.name);
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, text);
+    lua_pushnil(L);
+    lua_next(L, -2); /* it is the only one */
+    lua_pop(L, 1);
+    lua_pushnil(L);
+    lua_setfield(L, -3, text);
+    lua_replace(L, -2);
+}
 
 /* Note a global that is read, once an environment. */
 static void note_global(void *context, const char *name, size_t length,
                         int written)
 {
     const struct notes *notes = context;
-    lua_State *L = notes->L;
+    lua_State *L = notes->e->L;
     if (written)
         return;
-    lua_pushlstring(L, name, length);
+    push_name(notes->e, name, length);
     lua_pushvalue(L, -1);
     lua_rawget(L, notes->captured);
     if (lua_isnil(L, -1)) {
@@ -106,11 +135,88 @@ static int is_hidden(struct tide_encoder *e, int name)
     return hidden;
 }
 
+/* ---- globals ---- */
+
 /* environment[name], for lua_pcall(): a metamethod may raise. */
 static int get_global(lua_State *L)
 {
     lua_gettable(L, 1);
     return 1;
+}
+
+/* Push environment[name] without metamethods; 0 and nothing if it takes one. */
+static int get_raw(struct tide_encoder *e, int environment, int name)
+{
+    enum { PARENTS_MAX = 100 };
+    lua_State *L = e->L;
+    int top = lua_gettop(L);
+    lua_pushvalue(L, environment);
+    for (int i = 0; i < PARENTS_MAX && lua_istable(L, -1); i++) {
+        lua_pushvalue(L, name);
+        lua_rawget(L, -2);
+        if (lua_isnil(L, -1) && lua_getmetatable(L, -2)) {
+            lua_rawgeti(L, LUA_REGISTRYINDEX, e->codec->keys.index);
+            lua_rawget(L, -2);
+            lua_replace(L, top + 1); /* the next to ask, unless it is nil */
+            lua_settop(L, top + 1);
+            if (!lua_isnil(L, -1))
+                continue;
+        } else {
+            lua_replace(L, top + 1);
+        }
+        return 1;
+    }
+    lua_settop(L, top);
+    return 0;
+}
+
+/* Push the numbers of the results for the globals of the environment. */
+static void push_results(struct tide_encoder *e, int environment)
+{
+    lua_State *L = e->L;
+    lua_rawgeti(L, e->results, 0);
+    lua_pushvalue(L, environment);
+    lua_rawget(L, -2);
+    if (!lua_istable(L, -1)) {
+        lua_pop(L, 1);
+        tide_encoder_stop_collector(e);
+        lua_newtable(L);
+        lua_pushvalue(L, environment);
+        lua_pushvalue(L, -2);
+        lua_rawset(L, -4);
+    }
+    lua_replace(L, -2);
+}
+
+/* Push environment[name], for which a metamethod has to be called: as a hook. */
+static int get_by_metamethod(struct tide_encoder *e, int environment, int name)
+{
+    lua_State *L = e->L;
+    int results = lua_gettop(L) + 1;
+    if (e->results == 0) {
+        e->wants_hooks = 1;
+        return tide_encoder_fail(e, "a metamethod");
+    }
+    push_results(e, environment);
+    lua_pushvalue(L, name);
+    lua_rawget(L, results);
+    if (!tide_encoder_result(e)) {
+        if (!e->runs_hooks)
+            return tide_encoder_fail_changed(e);
+        lua_pushcfunction(L, get_global);
+        lua_pushvalue(L, environment);
+        lua_pushvalue(L, name);
+        if (lua_pcall(L, 2, 1, 0) != 0) {
+            lua_pop(L, 1);
+            lua_pushnil(L);
+        }
+        double number = tide_encoder_add_result(e);
+        lua_pushvalue(L, name);
+        lua_pushnumber(L, number);
+        lua_rawset(L, results);
+    }
+    lua_replace(L, results);
+    return 0;
 }
 
 /* Does a fresh state have this very value under this name? */
@@ -125,18 +231,17 @@ static int is_standard(struct tide_encoder *e, int name, int value)
     return strcmp(text, "_VERSION") == 0;
 }
 
-/* Push the value of the global whose name is on top, if it has to travel. */
+/* Push the global whose name is on top. @return 1; 0 if it need not travel; -1 */
 static int push_global(struct tide_encoder *e, int environment)
 {
     lua_State *L = e->L;
     int name = lua_gettop(L);
     if (is_hidden(e, name))
         return 0;
-    lua_pushcfunction(L, get_global);
-    lua_pushvalue(L, environment);
-    lua_pushvalue(L, name);
-    if (lua_pcall(L, 2, 1, 0) == 0 && !lua_isnil(L, -1) &&
-        !is_standard(e, name, name + 1))
+    if (!get_raw(e, environment, name) &&
+        get_by_metamethod(e, environment, name) != 0)
+        return -1;
+    if (!lua_isnil(L, -1) && !is_standard(e, name, name + 1))
         return 1;
     lua_settop(L, name);
     return 0;
@@ -148,7 +253,7 @@ static int encode_globals(struct tide_encoder *e, int index, int environment,
 {
     lua_State *L = e->L;
     uint32_t number = push_captured(e);
-    struct notes notes = { L, lua_gettop(L) };
+    struct notes notes = { e, lua_gettop(L) };
     int from = (int)lua_objlen(L, notes.captured) + 1;
     if (e->codec->captures_globals &&
         tide_bytecode_globals(&e->codec->format, e->out->data + code,
@@ -162,7 +267,10 @@ static int encode_globals(struct tide_encoder *e, int index, int environment,
     int to = (int)lua_objlen(L, notes.captured);
     for (int i = from; i <= to; i++) {
         lua_rawgeti(L, notes.captured, i);
-        if (push_global(e, environment)) {
+        int pushed = push_global(e, environment);
+        if (pushed < 0)
+            return -1;
+        if (pushed) {
             int value = lua_gettop(L);
             if (tide_encode_string(e, value - 1) != 0)
                 return -1;
@@ -239,10 +347,12 @@ static const struct tide_name *name_function(struct tide_encoder *e, int index)
     const struct tide_name *name = tide_names_find(names, object);
     if (name != NULL)
         return name;
-    if (lua_iscfunction(e->L, index)) /* it has to have one */
+    if (lua_iscfunction(e->L, index)) { /* it has to have one */
+        tide_encoder_stop_collector(e);
         tide_names_rescan(names, e->L);
-    else
-        tide_names_refresh(names, e->L);
+    } else {
+        tide_encoder_refresh_names(e);
+    }
     return tide_names_find(names, object);
 }
 

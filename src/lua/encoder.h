@@ -9,9 +9,7 @@
 #include "lua/layout.h"
 
 enum {
-    TIDE_LEVEL_SLOTS = 8, /* of the Lua stack, that a level may use */
-    TIDE_ENCODER_KEPT =
-        2 /* base + this: what must live as long as the message */
+    TIDE_LEVEL_SLOTS = 8 /* of the Lua stack, that a level may use */
 };
 
 /** One message on its way; see encode.c for the stack from `base` on. */
@@ -27,14 +25,19 @@ struct tide_encoder {
     uint32_t object_count;
     uint32_t cell_count;
     uint32_t environment_count; /* that globals were captured from */
-    unsigned head;
+    unsigned asked;             /* the head that the caller wants, */
+    unsigned head;              /* and what was found to be needed */
+    int read_cdata;
     int numbers;       /* objects are numbered; else tables are only noted */
     int wants_numbers; /* they are needed: start again, with them */
     struct tide_frame *frame; /* innermost, see encode_direct.c */
     uint32_t shape_generation;
     uint32_t shape_count;
-    int runs_hooks;    /* protected: a hook may be called */
-    int wants_hooks;   /* one is needed: start again, protected */
+    int runs_hooks;  /* the trial, see encode_passes.c */
+    int wants_hooks; /* a hook is needed: start again with a trial */
+    int results;     /* stack index of what hooks have returned, or 0 */
+    int result_count;
+    int stopped_collector;
     int path_is_field; /* the path so far begins with a field */
     char path[TIDE_ERROR_TEXT_BYTES];
     const char *reason;
@@ -47,6 +50,7 @@ struct tide_encoder {
 /** Note why a value cannot travel. Always returns -1. */
 int tide_encoder_fail(struct tide_encoder *e, const char *reason);
 int tide_encoder_fail_memory(struct tide_encoder *e);
+int tide_encoder_fail_changed(struct tide_encoder *e);
 
 /** Add "KIND 'NAME' of function <FILE:LINE>" to the path. Always returns -1. */
 int tide_encoder_at_variable(struct tide_encoder *e, int function,
@@ -61,6 +65,9 @@ int tide_encoder_put_tagged(struct tide_encoder *e, unsigned tag,
 
 /** Refer to an object seen before (returns 1), or number a new one (0). */
 int tide_encoder_refer(struct tide_encoder *e, const void *object);
+
+/** Learn modules loaded since the last message. */
+void tide_encoder_refresh_names(struct tide_encoder *e);
 
 /** Add the key at `index` to the path. Always returns -1. */
 int tide_encoder_at_key(struct tide_encoder *e, int index);
@@ -85,9 +92,27 @@ int tide_encode_body_direct(struct tide_encoder *e, int index);
 int tide_encode_table_direct(struct tide_encoder *e, int index);
 int tide_encode_function(struct tide_encoder *e, int index);
 int tide_encode_value(struct tide_encoder *e, int index);
-/** One message with the `count` values from `first` on. */
+/** A pass: one message with the `count` values from `first` on. */
 int tide_encode_message(struct tide_encoder *e, int first, int count);
-/** The same for one that has hooks, after it failed for wanting them. */
-int tide_encode_with_hooks(struct tide_encoder *e, int first, int count);
+
+/** Might a run of the collector change what is being written? */
+int tide_encoder_minds_collector(const struct tide_encoder *e);
+/** Call this before whatever might run the collector. */
+void tide_encoder_stop_collector(struct tide_encoder *e);
+
+/**
+ * Replace the number on top, of a result, by the result. @return 1; 0 if it is no
+ * number, and popped
+ */
+int tide_encoder_result(struct tide_encoder *e);
+/** Keep the result on top. @return its number */
+double tide_encoder_add_result(struct tide_encoder *e);
+
+/** Make ready for another pass, numbered. */
+void tide_encoder_restart(struct tide_encoder *e);
+/** All passes that take numbers; of the codec's keys. */
+int tide_encode_run_passes(lua_State *L);
+/** These passes for the `count` values from `first` on, protected. */
+int tide_encode_protected(struct tide_encoder *e, int first, int count);
 
 #endif

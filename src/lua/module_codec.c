@@ -6,6 +6,7 @@
 #include "lua/module.h"
 
 #include <lauxlib.h>
+#include <string.h>
 
 static int raise_encode(lua_State *L, const struct tide_error *err)
 {
@@ -14,19 +15,37 @@ static int raise_encode(lua_State *L, const struct tide_error *err)
     return lua_error(L);
 }
 
-/* encode(...) -> one message with these values, as a string */
-static int core_encode(lua_State *L)
+/* Push one message with all values of the stack, behind `prefix`. */
+static int push_message(lua_State *L, const char *prefix, size_t size)
 {
     struct tide_codec *codec = tide_codec_of(L);
     struct tide_error err;
     struct tide_buffer text;
     tide_buffer_init(&text);
+    unsigned char *start = tide_buffer_reserve(&text, size + 1);
+    if (start == NULL)
+        return luaL_error(L, "not enough memory");
+    memcpy(start, prefix, size);
+    text.used = size;
     int status =
         tide_encode(codec, L, &text, 1, lua_gettop(L), TIDE_HEAD_MULTI, &err);
     if (status == TIDE_OK)
         lua_pushlstring(L, (const char *)text.data, text.used);
     tide_buffer_free(&text);
     return status == TIDE_OK ? 1 : raise_encode(L, &err);
+}
+
+/* encode(...) -> the values as a string, for any process */
+static int core_encode(lua_State *L)
+{
+    const char version = TIDE_FORMAT_VERSION;
+    return push_message(L, &version, 1);
+}
+
+/* message(...) -> the same without a version, for this pool's processes */
+static int core_message(lua_State *L)
+{
+    return push_message(L, "", 0);
 }
 
 /* decode(string) -> the values */
@@ -37,6 +56,14 @@ static int core_decode(lua_State *L)
     const unsigned char *end = at + size;
     struct tide_error err;
     int count;
+    if (size > 0 && *at++ != TIDE_FORMAT_VERSION) {
+        lua_pushfstring(L,
+                        "cannot decode: the bytes are of version %d of the "
+                        "format, and this is version %d",
+                        at[-1], TIDE_FORMAT_VERSION);
+        tide_error_object_push(L, "decode", lua_tostring(L, -1));
+        return lua_error(L);
+    }
     if (tide_decode(tide_codec_of(L), L, &at, end, &count, NULL, &err) ==
             TIDE_OK &&
         at == end)
@@ -113,6 +140,7 @@ static int core_assigned_globals(lua_State *L)
 
 const luaL_Reg tide_core_codec[] = {
     { "encode", core_encode },
+    { "message", core_message },
     { "decode", core_decode },
     { "register", core_register },
     { "plain_classes", core_plain_classes },

@@ -168,11 +168,10 @@ void tide_names_rescan(struct tide_names *names, lua_State *L)
     names->loaded_mark = mark_loaded(names, L);
 }
 
-void tide_names_refresh(struct tide_names *names, lua_State *L)
+int tide_names_are_stale(const struct tide_names *names, lua_State *L)
 {
-    luaL_checkstack(L, 12, "too many nested calls");
-    if (mark_loaded(names, L) != names->loaded_mark)
-        tide_names_rescan(names, L);
+    luaL_checkstack(L, 4, "too many nested calls");
+    return mark_loaded(names, L) != names->loaded_mark;
 }
 
 void tide_names_push_class(lua_State *L, int index)

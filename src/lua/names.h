@@ -47,8 +47,8 @@ struct tide_names {
 void tide_names_init(struct tide_names *names, lua_State *L);
 void tide_names_free(struct tide_names *names);
 
-/** Learn modules loaded since the last call; cheap when there are none. */
-void tide_names_refresh(struct tide_names *names, lua_State *L);
+/** Were modules loaded since the last walk? Runs no Lua code. */
+int tide_names_are_stale(const struct tide_names *names, lua_State *L);
 
 /**
  * Register the metatable at `index`; the text at `name` names it. A name that is
