@@ -144,6 +144,8 @@ struct tide_codec {
     uint32_t
         root_prototype; /* of the function decoded last as a message's first
                                 object; the same number for the same bytecode */
+    uintptr_t
+        outermost_hook; /* where the C stack was when it was called, or 0 */
     int plain_classes;  /* registered classes go by value, not by name */
     int hidden_globals; /* registry reference: a set of names never captured */
     struct { /* registry references: so that to push one of them takes
@@ -156,6 +158,9 @@ struct tide_codec {
         int name; /* an empty table, see encode_function.c */
     } keys;
 };
+
+/** Call the hook below its arguments as lua_pcall() does, for one result. */
+int tide_call_hook(struct tide_codec *codec, lua_State *L, int arguments);
 
 /** The codec of a state, made when it is first asked for. May raise. */
 struct tide_codec *tide_codec_of(lua_State *L);

@@ -5,7 +5,8 @@
  * 0 again. So neither depth nor a long chain costs C stack.
  *
  * Stack of the Lua state while a message is written, from `base` on:
- *   base      the list of later tables, nil until there is one
+ *   base      the list of later tables, nil until there is one; at -i the hook
+ *             depth of the i-th, if it has one
  *   base + 1  the names of globals captured, by environment, nil likewise
  *   ...       three values per level: table, key, value
  *
@@ -234,7 +235,8 @@ static const struct tide_name *name_metatable(struct tide_encoder *e,
 int tide_encode_metatable(struct tide_encoder *e, int index)
 {
     lua_State *L = e->L;
-    lua_getmetatable(L, index);
+    if (!lua_getmetatable(L, index))
+        return tide_encoder_fail_changed(e);
     const struct tide_name *name = name_metatable(e, lua_topointer(L, -1));
     if (name != NULL && name->kind == TIDE_NAME_CLASS &&
         e->codec->plain_classes)
@@ -259,6 +261,10 @@ int tide_encoder_postpone(struct tide_encoder *e, int index)
     }
     lua_pushvalue(L, index);
     lua_rawseti(L, e->base, ++e->later_count);
+    if (e->hook_depth > 0) {
+        lua_pushnumber(L, e->hook_depth);
+        lua_rawseti(L, e->base, -e->later_count);
+    }
     e->head |= TIDE_HEAD_LATER | TIDE_HEAD_REFS;
     return tide_encoder_put_byte(e, TIDE_TAG_LATER_TABLE);
 }
@@ -333,6 +339,9 @@ static int encode_later(struct tide_encoder *e)
 {
     lua_State *L = e->L;
     for (int i = 1; i <= e->later_count; i++) { /* it may grow on the way */
+        lua_rawgeti(L, e->base, -i);
+        e->hook_depth = (int)lua_tonumber(L, -1);
+        lua_pop(L, 1);
         lua_rawgeti(L, e->base, i);
         int body = lua_gettop(L);
         if (e->codec->reads_layout ? tide_encode_body_direct(e, body) != 0

@@ -206,9 +206,10 @@ static int get_by_metamethod(struct tide_encoder *e, int environment, int name)
         lua_pushcfunction(L, get_global);
         lua_pushvalue(L, environment);
         lua_pushvalue(L, name);
-        if (lua_pcall(L, 2, 1, 0) != 0) {
-            lua_pop(L, 1);
+        if (tide_call_hook(e->codec, L, 2) != 0) {
             lua_pushnil(L);
+            lua_replace(L, results + 1);
+            lua_settop(L, results + 1);
         }
         double number = tide_encoder_add_result(e);
         lua_pushvalue(L, name);

@@ -21,6 +21,7 @@ struct tide_encoder {
     struct tide_error *err;
     int base;
     int depth;
+    int hook_depth; /* values made by hooks, within each other */
     int later_count;
     uint32_t object_count;
     uint32_t cell_count;

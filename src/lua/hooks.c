@@ -42,6 +42,28 @@ static int push_hook(lua_State *L, const struct tide_codec *codec, int which)
     return 0;
 }
 
+/*
+ * A hook may encode or decode something whose hooks do the same. LuaJIT bounds its
+ * own stack but not that of C, so this does: by what lies between the outermost
+ * hook that is running and this one.
+ */
+int tide_call_hook(struct tide_codec *codec, lua_State *L, int arguments)
+{
+    enum { STACK_BYTES_MAX = 1 << 20 };
+    char here;
+    uintptr_t outermost = codec->outermost_hook;
+    uintptr_t at = (uintptr_t)&here;
+    if (outermost != 0 &&
+        (at < outermost ? outermost - at : at - outermost) > STACK_BYTES_MAX) {
+        lua_pushliteral(L, "hooks run hooks without end");
+        return LUA_ERRRUN;
+    }
+    codec->outermost_hook = outermost != 0 ? outermost : at;
+    int status = lua_pcall(L, arguments, 1, 0);
+    codec->outermost_hook = outermost;
+    return status;
+}
+
 static const char *error_text(lua_State *L)
 {
     return lua_isstring(L, -1) ? lua_tostring(L, -1) : "an error object";
@@ -54,7 +76,7 @@ static int call_encode(struct tide_encoder *e, int value)
 {
     lua_State *L = e->L;
     lua_pushvalue(L, value);
-    if (lua_pcall(L, 1, 1, 0) == 0) {
+    if (tide_call_hook(e->codec, L, 1) == 0) {
         double number = tide_encoder_add_result(e);
         lua_pushvalue(L, value);
         lua_pushnumber(L, number);
@@ -98,7 +120,9 @@ int tide_encode_hooked(struct tide_encoder *e, int index)
     int referred = tide_encoder_refer(e, lua_topointer(L, index));
     if (referred == 0) {
         e->head |= TIDE_HEAD_REFS;
-        if (++e->depth >= TIDE_VALUE_DEPTH)
+        /* The second does not begin anew with tables that are written later. */
+        if (++e->depth >= TIDE_VALUE_DEPTH ||
+            ++e->hook_depth >= TIDE_VALUE_DEPTH)
             return tide_encoder_fail(
                 e, "a value whose encode hook returns its like");
         if (tide_encoder_put_byte(e, TIDE_TAG_HOOKED) != 0 ||
@@ -107,6 +131,7 @@ int tide_encode_hooked(struct tide_encoder *e, int index)
         if (tide_encode_value(e, top + 2) != 0)
             return -1;
         e->depth--;
+        e->hook_depth--;
     }
     lua_settop(L, top);
     return referred < 0 ? -1 : 1;
@@ -130,7 +155,7 @@ int tide_decode_hooked(struct tide_decoder *d)
     if (tide_decode_value(d) != 0)
         return -1;
     d->depth--;
-    if (lua_pcall(L, 1, 1, 0) != 0) {
+    if (tide_call_hook(d->codec, L, 1) != 0) {
         char text[TIDE_ERROR_TEXT_BYTES];
         snprintf(text, sizeof text, "a decode hook raised: %s", error_text(L));
         return tide_decoder_fail(d, text);
