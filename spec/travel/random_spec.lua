@@ -7,6 +7,8 @@ local values = require "support.values"
 
 local seed, there_and_back = travel.seed, travel.there_and_back
 
+local PRELOAD = { "support.values" } -- declares a struct
+
 local function identity(...) return ... end
 
 describe("random values", function()
@@ -15,7 +17,7 @@ describe("random values", function()
   for name, make in pairs { plain = values.random, rich = values.rich } do
     it(("come back isomorphic: %s ones"):format(name), function()
       local random = values.generator(seed)
-      tidemill.with(2, function(pool)
+      tidemill.with({ processes = 2, preload = PRELOAD }, function(pool)
         for round = 1, 500 do
           local value = { make(random, 5) }
           local where = ("TIDEMILL_SPEC_SEED=%d, round %d: "):format(seed, round)
@@ -33,7 +35,7 @@ describe("random values", function()
     local items = {}
     for i = 1, 300 do items[i] = values.rich(random, 3) end
     for _, workers in ipairs { 1, 2, 8 } do
-      tidemill.with(workers, function(pool)
+      tidemill.with({ processes = workers, preload = PRELOAD }, function(pool)
         for _, chunk in ipairs { 1, 7, 1000 } do
           local results = pool:map(identity, items, chunk)
           for i = 1, 300 do
