@@ -151,6 +151,7 @@ int tide_encode_protected(struct tide_encoder *e, int first, int count)
         lua_gc(L, LUA_GCRESTART, 0);
     tide_ptrmap_free(&codec->seen);
     codec->seen = seen;
+    e->seen = NULL;
     lua_settop(L, top);
     return failed;
 }
