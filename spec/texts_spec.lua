@@ -51,6 +51,8 @@ describe("the text of an error", function()
     end)
     assert.equal("cannot send a coroutine", words(pcall(tidemill.encode, thread)))
     assert.equal("cannot decode: the bytes are damaged", words(pcall(tidemill.decode, "")))
+    assert.equal("cannot decode: the bytes are of version 2 of the format, and this is version 1",
+      words(pcall(tidemill.decode, "\2" .. tidemill.encode(1):sub(2))))
     assert.equal("cannot decode: bytes are left over",
       words(pcall(tidemill.decode, tidemill.encode(1) .. "\0")))
   end)

@@ -67,7 +67,8 @@ double tide_encoder_add_result(struct tide_encoder *e)
 
 /* ---- passes ---- */
 
-void tide_encoder_restart(struct tide_encoder *e)
+/* Make ready for another pass, numbered. */
+static void restart(struct tide_encoder *e)
 {
     *e = (struct tide_encoder){
         .codec = e->codec,
@@ -99,16 +100,16 @@ int tide_encode_run_passes(lua_State *L)
     struct tide_encoder *e = lua_touserdata(L, 1);
     int count = lua_gettop(L) - 1;
     size_t start = e->out->used;
-    tide_encoder_restart(e);
+    restart(e);
     int failed = tide_encode_message(e, 2, count);
     if (failed && e->wants_hooks) {
         make_results(e);
-        tide_encoder_restart(e);
+        restart(e);
         e->runs_hooks = 1;
         failed = tide_encode_message(e, 2, count);
         if (!failed) {
             e->out->used = start;
-            tide_encoder_restart(e);
+            restart(e);
             failed = tide_encode_message(e, 2, count);
         }
     }

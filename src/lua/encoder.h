@@ -109,8 +109,6 @@ int tide_encoder_result(struct tide_encoder *e);
 /** Keep the result on top. @return its number */
 double tide_encoder_add_result(struct tide_encoder *e);
 
-/** Make ready for another pass, numbered. */
-void tide_encoder_restart(struct tide_encoder *e);
 /** All passes that take numbers; of the codec's keys. */
 int tide_encode_run_passes(lua_State *L);
 /** These passes for the `count` values from `first` on, protected. */
