@@ -6,6 +6,7 @@ local core = require "tidemill.core"
 local errors = require "tidemill.errors"
 local pool = require "tidemill.pool"
 local range = require "tidemill.range"
+local waiting = require "tidemill.waiting"
 
 local tidemill = { _VERSION = "Tidemill 0.1.0" }
 
@@ -45,6 +46,24 @@ function tidemill.with(options, fn)
     return ...
   end
   return close(pcall(fn, made))
+end
+
+--- Wait for results, of one pool or of several.
+---@param results tidemill.Result[]
+---@param options? { timeout?: number, return_when?: "all"|"first"|"error" }
+---@return tidemill.Result[] done     in order of completion
+---@return tidemill.Result[] pending  in the order given
+function tidemill.wait(results, options)
+  return waiting.wait(results, options)
+end
+
+--- Results in order of completion: `for result in tidemill.as_completed(results) do`. Each comes
+--- once. Raises kind `"timeout"` when that time has passed and not all have come.
+---@param results tidemill.Result[]
+---@param timeout? number seconds for all of them; for ever when omitted
+---@return fun(): tidemill.Result?
+function tidemill.as_completed(results, timeout)
+  return (waiting.as_completed(results, timeout))
 end
 
 --- Let values with this metatable keep their class across processes: what comes back has this very

@@ -46,19 +46,50 @@ function columns.drain_booleans(column, results, from, count)
   for i = 0, count - 1 do results[from + i + 1] = source[i] ~= 0 end
 end
 
--- The worker's loop. Results are indexed by item; `hand` is stored before each call, after the
+--- Copy numbers into the ring of a stream, side by side: see src/lua/job_ring.c.
+---@param column lightuserdata  double[count]
+---@param values any[]
+---@param places any[]
+---@param place integer         values[place + 1] is the first
+---@param index integer         0-based, of the first item
+---@param count integer
+function columns.land_numbers(column, values, places, place, index, count)
+  local source = cast(doubles, column)
+  for i = 0, count - 1 do
+    values[place + i + 1] = source[i]
+    places[place + i + 1] = index + i + 1
+  end
+end
+
+--- The same for booleans.
+---@param column lightuserdata  uint8_t[count]
+---@param values any[]
+---@param places any[]
+---@param place integer
+---@param index integer
+---@param count integer
+function columns.land_booleans(column, values, places, place, index, count)
+  local source = cast(bytes, column)
+  for i = 0, count - 1 do
+    values[place + i + 1] = source[i] ~= 0
+    places[place + i + 1] = index + i + 1
+  end
+end
+
+-- The worker's loops. Results are indexed by item; `hand` is stored before each call, after the
 -- result before it. What does not fit the column ends the loop and is handed back.
 local template = [[
-local cast, doubles, bytes, hands = ...
-return function(f, args, results, hand, item, count)
-  args, results, hand = cast(doubles, args), cast(RESULTS, results), cast(hands, hand)
+local cast, doubles, bytes, hands, band = ...
+return function(f, args, results, hand, item, last, combine, roots, origin)
+  args, hand = cast(doubles, args), cast(hands, hand)
   PREPARE
-  for i = item, count - 1 do
+  BEGIN
+  for i = item, last - 1 do
     hand[0] = i
     local result = f(ARGUMENT)
     STORE
   end
-  return count
+  return last
 end
 ]]
 
@@ -69,13 +100,30 @@ local arguments = {
 
 local stores = {
   number = {
-    RESULTS = "doubles",
+    BEGIN = "results = cast(doubles, results)",
     STORE = "if type(result) ~= 'number' then return i, result end results[i] = result",
   },
   boolean = {
-    RESULTS = "bytes",
+    BEGIN = "results = cast(bytes, results)",
     STORE = "if result == true then results[i] = 1 elseif result == false then results[i] = 0 "
       .. "else return i, result end",
+  },
+  truth = {
+    BEGIN = "results = cast(bytes, results)",
+    STORE = "if result then results[i] = 1 else results[i] = 0 end",
+  },
+  effect = { BEGIN = "", STORE = "" },
+  -- As fold_result() in src/lua/runner_fold.c.
+  fold = {
+    BEGIN = "local height, start = 0, origin + item",
+    STORE = [[
+    local n, size = origin + i, 2
+    while n + 1 >= start + size and band(n, size - 1) == size - 1 do
+      result = combine(roots[height], result)
+      height, size = height - 1, size * 2
+    end
+    height = height + 1
+    roots[height] = result]],
   },
 }
 
@@ -89,15 +137,15 @@ local function compile(argument, store)
   return string.dump(assert(loadstring(source, "=tidemill.loop")))
 end
 
---- A new copy of the loop, so that its compiled code is one function's alone.
----@param range boolean    arguments are a range's bounds, else a column
----@param boolean boolean  results are booleans, else numbers
+--- A new copy of a loop, so that its compiled code is one function's alone.
+---@param range boolean  arguments are a range's bounds, else a column
+---@param store "number"|"boolean"|"truth"|"effect"|"fold"  what becomes of results
 ---@return function
-function columns.loop(range, boolean)
-  local argument, store = range and "range" or "column", boolean and "boolean" or "number"
+function columns.loop(range, store)
+  local argument = range and "range" or "column"
   local key = argument .. store
   dumped[key] = dumped[key] or compile(argument, store)
-  return loadstring(dumped[key])(cast, doubles, bytes, hands)
+  return loadstring(dumped[key])(cast, doubles, bytes, hands, bit.band)
 end
 
 return columns

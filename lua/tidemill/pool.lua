@@ -4,74 +4,29 @@ local check = require "tidemill.check"
 local core = require "tidemill.core"
 local errors = require "tidemill.errors"
 local functions = require "tidemill.functions"
+local options = require "tidemill.options"
+local progress = require "tidemill.progress"
 local range = require "tidemill.range"
+local reduce = require "tidemill.reduce"
 local result = require "tidemill.result"
+local source = require "tidemill.source"
+local stream = require "tidemill.stream"
+local waiting = require "tidemill.waiting"
 
 local pool = { classes = {} } -- registered metatables by name; every new worker gets them
 
 ---@class tidemill.Pool
----@field processes integer  workers it was made with
+---@field processes integer  workers it should have
 ---@field name string
 ---@field _core userdata
 ---@field _hidden? table<string, true>  globals that the initializer assigns
----@field _chunksize? integer
+---@field _defaults table               options for the calls
+---@field _watch tidemill.Watch
+---@field _streams table<tidemill.Stream, true>  weak
 local Pool = {}
 local Pool_mt = { __index = Pool, __name = "tidemill.Pool" }
 
----@class tidemill.PoolOptions
----@field processes? integer     workers; `tidemill.cpu_count()` when omitted
----@field initializer? function  run in every worker before its first task, replacements too
----@field initargs? any[]        its arguments
----@field preload? string[]      modules that every worker requires first
----@field chunksize? integer     default for the calls
----@field name? string
-local pool_options = {
-  processes = true, initializer = true, initargs = true, preload = true, chunksize = true,
-  name = true,
-}
-
----@class tidemill.CallOptions
----@field chunksize? integer  items a worker takes at a time; adapts to about 1 ms when omitted
----@field errors? "raise"|"collect"
-local call_options = { chunksize = true, errors = true }
-
 -- ---- making ----
-
-local function default_processes()
-  if core.worker() then return 1 end
-  local wanted = tonumber(os.getenv "TIDEMILL_PROCESSES" or "")
-  return wanted and wanted >= 1 and math.floor(wanted) or core.cpu_count()
-end
-
-local function check_pool_options(options, where)
-  check.keys(where, options, pool_options, 5)
-  check.count(where, "processes", options.processes, 1, 5)
-  if options.processes > core.WORKERS_MAX then
-    check.fail(where, ("processes must be at most %d"):format(core.WORKERS_MAX), 5)
-  end
-  check.type(where, "initializer", options.initializer, "function/nil", 5)
-  check.type(where, "initargs", options.initargs, "table/nil", 5)
-  check.type(where, "preload", options.preload, "table/nil", 5)
-  check.type(where, "name", options.name, "string/nil", 5)
-  if options.chunksize ~= nil then check.count(where, "chunksize", options.chunksize, 1, 5) end
-  for i, name in ipairs(options.preload or {}) do
-    check.type(where, ("preload[%d]"):format(i), name, "string", 5)
-  end
-end
-
-local function normalize(options, where)
-  local normal = {}
-  if options ~= nil and type(options) ~= "number" then
-    check.type(where, "options", options, "table/number/nil", 4)
-    for key, value in pairs(options) do normal[key] = value end
-  else
-    normal.processes = options
-  end
-  if normal.processes == nil then normal.processes = default_processes() end
-  check_pool_options(normal, where)
-  normal.name = normal.name or "pool"
-  return normal
-end
 
 local hidden_now -- what the codec hides at the moment
 
@@ -83,18 +38,20 @@ local function hide(names)
 end
 
 --- What a worker starts with: see the top of src/lua/worker.c.
-local function config_of(options)
+local function config_of(given)
   local where = {
     path = package.path, cpath = package.cpath, cwd = core.cwd(),
-    preload = options.preload, name = options.name, classes = pool.classes,
+    preload = given.preload, name = given.name, classes = pool.classes,
+    maxtasksperchild = given.maxtasksperchild, max_rss = given.max_rss,
+    memory_limit = given.memory_limit,
   }
-  local args = options.initargs or {}
+  local args = given.initargs or {}
   hide(nil)
   core.plain_classes(true)
   local ok, head = pcall(core.message, where)
   core.plain_classes(false)
   if not ok then error(head, 0) end
-  return head .. core.message(options.initializer, unpack(args, 1, args.n or #args))
+  return head .. core.message(given.initializer, unpack(args, 1, args.n or #args))
 end
 
 local function raise_start(failure)
@@ -105,12 +62,14 @@ local function raise_start(failure)
   error(errors.new { kind = "broken", message = "cannot start the pool: " .. failure }, 0)
 end
 
+local weak = { __mode = "k" }
+
 --- Make a pool; see `tidemill.pool`.
----@param options? integer|tidemill.PoolOptions
+---@param given? integer|tidemill.PoolOptions
 ---@param where string  the function to name in errors
 ---@return tidemill.Pool
-function pool.new(options, where)
-  local normal = normalize(options, where)
+function pool.new(given, where)
+  local normal = options.for_pool(given, where, 3)
   local hidden
   if normal.initializer then
     hidden = {}
@@ -120,17 +79,21 @@ function pool.new(options, where)
   local wait = normal.initializer ~= nil or normal.preload ~= nil
   local handle, failure = core.open(normal.processes, config_of(normal), wait)
   if not handle then raise_start(failure) end
+  if normal.seed then core.seed(handle, normal.seed) end
   return setmetatable({
     processes = normal.processes, name = normal.name, _core = handle, _hidden = hidden,
-    _chunksize = normal.chunksize,
+    _defaults = options.defaults_of(normal), _watch = waiting.new_watch(),
+    _streams = setmetatable({}, weak),
   }, Pool_mt)
 end
 
--- ---- arguments ----
+-- ---- submitting ----
+
+-- `level` is as for error(), seen from the function that has it as a parameter: 2 is its caller.
 
 local function check_self(self, method, level)
   if getmetatable(self) ~= Pool_mt then
-    check.fail("pool:" .. method, "call it with a colon", level or 3)
+    check.fail("pool:" .. method, "call it with a colon", (level or 2) + 1)
   end
 end
 
@@ -142,61 +105,65 @@ local function check_open(self, method)
   error(errors.new { kind = state == "broken" and "broken" or "closed", message = message }, 0)
 end
 
---- The third argument of the map family: a chunk size or a table.
-local function check_options(self, method, options)
-  local where = "pool:" .. method
-  if type(options) == "number" then options = { chunksize = options } end
-  check.type(where, "options", options, "table/number/nil", 4)
-  options = options or {}
-  check.keys(where, options, call_options, 4)
-  if options.chunksize ~= nil then check.count(where, "chunksize", options.chunksize, 1, 4) end
-  if options.errors ~= nil and options.errors ~= "raise" and options.errors ~= "collect" then
-    check.fail(where, ("errors must be 'raise' or 'collect', got %s"):format(
-      tostring(options.errors)), 4)
-  end
-  return options.chunksize or self._chunksize or 0, options.errors == "collect"
-end
-
-local function check_function(method, f)
+local function check_function(method, f, name, level)
   local resolved, problem = functions.resolve(f)
   if resolved then return resolved end
-  local shown = type(f) == "string" and ("f '%s': "):format(f) or "f: "
-  check.fail("pool:" .. method, shown .. problem, 4)
+  local shown = type(f) == "string" and ("%s '%s': "):format(name, f) or name .. ": "
+  check.fail("pool:" .. method, shown .. problem, level + 1)
 end
 
-local function pull(iterator)
-  local items, count = {}, 0
-  for item in iterator do
-    count = count + 1
-    items[count] = item
-  end
-  return items, count
-end
-
---- Items as the core takes them: a table and its length, or nil, a length and a range's bounds.
-local function check_items(method, items)
-  if range.is_range(items) then return nil, items.count, items.first, items.step end
-  if type(items) == "function" then return pull(items) end
-  check.type("pool:" .. method, "items", items, "table/function", 4)
-  return items, #items
-end
-
-local function start(self, method, f, items, options, flags)
-  check_self(self, method, 4)
-  f = check_function(method, f)
-  local chunksize, collect = check_options(self, method, options)
+--- Check the arguments of a call and start its job.
+---@return userdata job, tidemill.CallOptions given, function? iterator
+local function start(self, method, f, items, given, flags, level, combine)
+  check_self(self, method, level)
+  f = check_function(method, f, "f", level)
+  given = options.for_call(given, self._defaults, "pool:" .. method, level)
   check_open(self, method)
-  local list, total, first, step = check_items(method, items)
+  local list, total, first, step, iterator = source.of(method, items, level)
+  if iterator then flags = flags + core.LAZY end
+  if given.errors == "collect" then flags = flags + core.COLLECT end
   hide(self._hidden)
-  if collect then flags = flags + core.COLLECT end
-  return core.submit(self._core, f, list, total, flags, chunksize, first, step)
+  return core.submit(self._core, f, combine, list, total, flags, given.chunksize or 0, first, step,
+    given.timeout, given.retries, given.retry_errors, given.buffer), given, iterator
 end
 
-local function finish(self, job)
-  result.wait_for(self._core, job)
+local function ticker_for(given, bounded)
+  local ticker = progress.new(given.progress)
+  if ticker then ticker.bounded = bounded end
+  return ticker
+end
+
+--- Feed a job from an iterator until that ends. What the iterator raises ends the job.
+local function feed_all(self, job, iterator, ticker)
+  local batch
+  repeat
+    batch = source.feed(job, iterator, 0)
+    if batch.failure then
+      core.cancel(job)
+      error(batch.failure[1], 0)
+    end
+    if not batch.ended then waiting.wait_for(self, job, nil, ticker) end
+  until batch.ended or core.outcome(job) ~= "running"
+end
+
+--- Bring a job to its end and return its results.
+local function finish(self, job, given, iterator)
+  local ticker = ticker_for(given, not iterator)
+  if iterator then feed_all(self, job, iterator, ticker) end
+  waiting.wait_for(self, job, nil, ticker)
+  if given.callback or given.error_callback then
+    result.new(self, job, false, given)
+    waiting.tell(self)
+  end
   local ok, value = result.take(job)
   if not ok then error(value, 0) end
   return value
+end
+
+--- Items for a job that goes on without us: all are needed now.
+local function all_of(items)
+  if type(items) ~= "function" then return items end
+  return (source.pull_all(items))
 end
 
 -- ---- calls ----
@@ -204,67 +171,208 @@ end
 --- Apply `f` to every item, in parallel.
 ---
 --- Raises the first error that comes in, as an error object, unless `errors = "collect"`.
----@param f fun(item: any): any
+---@param f string|fun(item: any): any
 ---@param items any[]|tidemill.Range|fun(): any
----@param options? integer|tidemill.CallOptions  a chunk size, or options
+---@param given? integer|tidemill.CallOptions  a chunk size, or options
 ---@return any[] results  in input order; a nil result leaves a hole
-function Pool:map(f, items, options)
-  return finish(self, start(self, "map", f, items, options, 0))
+function Pool:map(f, items, given)
+  return finish(self, start(self, "map", f, items, given, 0, 3))
 end
 
 --- The same for items that are tables of arguments (`n`, if set, says how many).
----@param f fun(...): any
+---@param f string|fun(...): any
 ---@param items any[][]|fun(): any[]
----@param options? integer|tidemill.CallOptions
+---@param given? integer|tidemill.CallOptions
 ---@return any[] results
-function Pool:starmap(f, items, options)
-  return finish(self, start(self, "starmap", f, items, options, core.UNPACK))
+function Pool:starmap(f, items, given)
+  return finish(self, start(self, "starmap", f, items, given, core.UNPACK, 3))
+end
+
+local function start_async(self, method, f, items, given, flags)
+  local job, checked = start(self, method, f, all_of(items), given, core.EAGER + flags, 4)
+  return result.new(self, job, false, checked, ticker_for(checked, true))
 end
 
 --- `map` that returns at once. Items are encoded now: changing them later changes nothing.
 ---@return tidemill.Result
-function Pool:map_async(f, items, options)
-  local job = start(self, "map_async", f, items, options, core.EAGER)
-  return result.new(self._core, job, false)
+function Pool:map_async(f, items, given)
+  return (start_async(self, "map_async", f, items, given, 0))
 end
 
 --- `starmap` that returns at once.
 ---@return tidemill.Result
-function Pool:starmap_async(f, items, options)
-  local job = start(self, "starmap_async", f, items, options, core.EAGER + core.UNPACK)
-  return result.new(self._core, job, false)
+function Pool:starmap_async(f, items, given)
+  return (start_async(self, "starmap_async", f, items, given, core.UNPACK))
 end
 
-local function start_call(self, method, f, args)
-  check_self(self, method, 4)
-  f = check_function(method, f)
+local no_args = {}
+
+local function start_call(self, method, f, args, given)
+  check_self(self, method, 3)
+  f = check_function(method, f, "f", 3)
   check.type("pool:" .. method, "args", args, "table/nil", 3)
+  given = options.for_call(given, self._defaults, "pool:" .. method, 3)
   check_open(self, method)
   hide(self._hidden)
   local flags = core.EAGER + core.UNPACK + core.ALL
-  return core.submit(self._core, f, { args or {} }, 1, flags, 1)
+  return core.submit(self._core, f, nil, { args or no_args }, 1, flags, 1, nil, nil, given.timeout,
+    given.retries, given.retry_errors), given
 end
 
 --- Run one call in a worker and return all it returns. Raises its error object.
----@param f fun(...): any ...
+---@param f string|fun(...): any ...
 ---@param args? any[]  `n`, if set, says how many
+---@param given? tidemill.CallOptions
 ---@return any ...
-function Pool:apply(f, args)
-  local values = finish(self, start_call(self, "apply", f, args))
+function Pool:apply(f, args, given)
+  local values = finish(self, start_call(self, "apply", f, args, given))
   return unpack(values, 1, values.n)
 end
 
 --- `apply` that returns at once.
+---@param f string|fun(...): any ...
+---@param args? any[]
+---@param given? tidemill.CallOptions
 ---@return tidemill.Result
-function Pool:apply_async(f, args)
-  return result.new(self._core, start_call(self, "apply_async", f, args), true)
+function Pool:apply_async(f, args, given)
+  local job, checked = start_call(self, "apply_async", f, args, given)
+  return result.new(self, job, true, checked)
 end
 
 --- `apply_async` with the arguments written out.
 ---@return tidemill.Result
 function Pool:submit(f, ...)
-  local job = start_call(self, "submit", f, { n = select("#", ...), ... })
-  return result.new(self._core, job, true)
+  local job, checked = start_call(self, "submit", f, { n = select("#", ...), ... })
+  return result.new(self, job, true, checked)
+end
+
+-- ---- streams ----
+
+local function start_stream(self, method, f, items, given, flags, combine)
+  local job, checked, iterator =
+    start(self, method, f, items, given, core.STREAM + flags, 4, combine)
+  return stream.new(self, job, iterator, checked, ticker_for(checked, not iterator))
+end
+
+--- Results one by one, in input order, while the work goes on:
+---
+---     for i, value in pool:imap(f, items) do ... end
+---
+--- The input is pulled as results are taken, never further ahead than `buffer` items. An item that
+--- fails raises at its place, and the iteration may be continued after it.
+---@param f string|fun(item: any): any
+---@param items any[]|tidemill.Range|fun(): any
+---@param given? integer|tidemill.CallOptions
+---@return tidemill.Stream
+function Pool:imap(f, items, given)
+  return (start_stream(self, "imap", f, items, given, 0))
+end
+
+--- The same in order of completion; the index is the item's place in the input.
+---@return tidemill.Stream
+function Pool:imap_unordered(f, items, given)
+  return (start_stream(self, "imap_unordered", f, items, given, core.UNORDERED))
+end
+
+--- `imap` for items that are tables of arguments.
+---@return tidemill.Stream
+function Pool:istarmap(f, items, given)
+  return (start_stream(self, "istarmap", f, items, given, core.UNPACK))
+end
+
+--- `imap_unordered` for items that are tables of arguments.
+---@return tidemill.Stream
+function Pool:istarmap_unordered(f, items, given)
+  return (start_stream(self, "istarmap_unordered", f, items, given, core.UNPACK + core.UNORDERED))
+end
+
+-- ---- more than map ----
+
+local function refuse_collect(method, given)
+  if type(given) == "table" and given.errors == "collect" then
+    check.fail("pool:" .. method, "errors = 'collect' has no place for them here", 3)
+  end
+end
+
+--- The items for which `f` is true, in order.
+---@param f string|fun(item: any): any
+---@param items any[]|tidemill.Range|fun(): any
+---@param given? integer|tidemill.CallOptions
+---@return any[]
+function Pool:filter(f, items, given)
+  check_self(self, "filter")
+  refuse_collect("filter", given)
+  items = all_of(items)
+  local job, checked = start(self, "filter", f, items, given, core.TRUTH, 3)
+  local keep = finish(self, job, checked)
+  local kept = {}
+  if range.is_range(items) then
+    for i = 1, items.count do
+      if keep[i] then kept[#kept + 1] = items.first + (i - 1) * items.step end
+    end
+    return kept
+  end
+  for i = 1, #items do
+    if keep[i] then kept[#kept + 1] = items[i] end
+  end
+  return kept
+end
+
+--- Apply `f` to every item and combine the results two by two, in input order; workers do so with
+--- what they have, so that only a few values travel.
+---
+--- How the results are grouped depends on their number only: the same sum whatever the workers and
+--- chunks, also of floating-point numbers.
+---@param f string|fun(item: any): any
+---@param combine string|fun(a: any, b: any): any  associative
+---@param items any[]|tidemill.Range|fun(): any
+---@param init? any  goes before all; it is the result if there are no items
+---@param given? integer|tidemill.CallOptions
+---@return any
+function Pool:mapreduce(f, combine, items, init, given)
+  check_self(self, "mapreduce")
+  refuse_collect("mapreduce", given)
+  local combined = check_function("mapreduce", combine, "combine", 2)
+  local partial = start_stream(self, "mapreduce", f, items, given, core.UNORDERED + core.FOLD,
+    combined)
+  local fold = reduce.new(combined)
+  local ok, err = pcall(function()
+    for place, value in stream.take, partial do fold:add(place, value) end
+  end)
+  if not ok then
+    partial:close()
+    error(err, 0)
+  end
+  return fold:result(init)
+end
+
+--- Apply `f` to every item for its effects only: nothing comes back.
+---@param f string|fun(item: any)
+---@param items any[]|tidemill.Range|fun(): any
+---@param given? integer|tidemill.CallOptions
+---@return integer done                 items that did not fail
+---@return tidemill.Error[]? failures   of the others, with `errors = "collect"`
+function Pool:each(f, items, given)
+  local job, checked, iterator = start(self, "each", f, items, given, core.EFFECT, 3)
+  local failures = finish(self, job, checked, iterator)
+  local done, failed = core.progress(job)
+  if checked.errors == "collect" then return done - failed, failures end
+  return done
+end
+
+--- Run `f(...)` once in every worker; returns the list of first results.
+---@param f string|fun(...): any
+---@return any[]
+function Pool:broadcast(f, ...)
+  check_self(self, "broadcast")
+  f = check_function("broadcast", f, "f", 2)
+  check_open(self, "broadcast")
+  hide(self._hidden)
+  local defaults = self._defaults
+  local flags = core.EAGER + core.UNPACK + core.BROADCAST
+  local job = core.submit(self._core, f, nil, { { n = select("#", ...), ... } }, self.processes,
+    flags, 1, nil, nil, defaults.timeout, defaults.retries, defaults.retry_errors)
+  return finish(self, job, defaults)
 end
 
 -- ---- the pool itself ----
@@ -275,15 +383,17 @@ function Pool:close()
   core.close(self._core)
 end
 
---- Wait until the work is done and the workers have ended; after `close` or `terminate`.
+--- Wait until the work is done and the workers have ended; after `close` or `terminate`. Iterators
+--- that were begun and not taken to their end are ended.
 ---@param timeout? number seconds; for ever when omitted
 ---@return boolean ended
 function Pool:join(timeout)
   check_self(self, "join")
   check.timeout("pool:join", timeout, 2)
   if core.state(self._core) == "open" then error("pool:join: close the pool first", 2) end
+  for unfinished in pairs(self._streams) do stream.finish(unfinished) end
   local deadline = timeout and core.now() + timeout
-  if not result.wait_for(self._core, nil, timeout) then return false end
+  if not waiting.wait_for(self, nil, timeout) then return false end
   core.step(self._core) -- the last result is in: the workers may go
   while true do
     local outcome = core.join(self._core, deadline and math.max(0, deadline - core.now()))
@@ -297,6 +407,7 @@ function Pool:terminate()
   check_self(self, "terminate")
   core.kill(self._core)
   core.release(self._core)
+  waiting.tell(self)
 end
 
 --- The pids of the workers.
@@ -306,12 +417,52 @@ function Pool:workers()
   return core.workers(self._core)
 end
 
---- What each worker has done: `pid`, `items`, `chunks`, `busy` (seconds), `restarts`. Empty once
---- the pool has ended.
----@return table[]
+--- What each worker has done: `pid`, `items`, `chunks`, `busy` (seconds), `restarts`, `heap` (bytes
+--- of its Lua state); beside the list the totals of `items`, `chunks`, `busy` and `restarts`, and
+--- `queued` and `running`: chunks that wait and that are with workers. Empty once the pool has
+--- ended.
+---@return table
 function Pool:stats()
   check_self(self, "stats")
-  return core.stats(self._core)
+  local stats = core.stats(self._core)
+  for _, name in ipairs { "items", "chunks", "busy", "restarts" } do
+    stats[name] = 0
+    for _, worker in ipairs(stats) do stats[name] = stats[name] + worker[name] end
+  end
+  return stats
+end
+
+--- Change the number of workers. New ones start at once; those that are too many end after what
+--- they have in hand.
+---@param n integer
+function Pool:resize(n)
+  check_self(self, "resize")
+  check.count("pool:resize", "n", n, 1, 2)
+  check_open(self, "resize")
+  local ok, problem = core.resize(self._core, n)
+  if not ok then check.fail("pool:resize", problem, 2) end
+  self.processes = n
+end
+
+--- A descriptor that is readable when `poll` has something to do, for an event loop. It is the
+--- pool's: do not close it, and forget it when the pool ends.
+---@return integer
+function Pool:fd()
+  check_self(self, "fd")
+  check_open(self, "fd")
+  return core.fd(self._core)
+end
+
+--- Take in what has arrived, go on with what waits, run callbacks.
+---@param timeout? number seconds to wait for something to do; 0 when omitted
+---@return boolean outstanding  is there work that is not over?
+function Pool:poll(timeout)
+  check_self(self, "poll")
+  check.timeout("pool:poll", timeout, 2)
+  if timeout and timeout > 0 then core.wait_pools({ self._core }, timeout) end
+  core.step(self._core)
+  waiting.tell(self)
+  return core.is_busy(self._core)
 end
 
 function Pool_mt.__tostring(self)

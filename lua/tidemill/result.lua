@@ -3,33 +3,21 @@
 local check = require "tidemill.check"
 local core = require "tidemill.core"
 local errors = require "tidemill.errors"
+local waiting = require "tidemill.waiting"
 
 local result = {}
 
 ---@class tidemill.Result
----@field _pool userdata  the core pool
+---@field _pool tidemill.Pool
 ---@field _job userdata
 ---@field _all boolean  the job is one call: all its return values count
+---@field _ticker? tidemill.Ticker
 local Result = {}
 local Result_mt = { __index = Result, __name = "tidemill.Result" }
 
 local function check_self(self, method)
   if getmetatable(self) ~= Result_mt then
     check.fail("result:" .. method, "call it with a colon", 3)
-  end
-end
-
---- Wait for a core job (for all of the pool's, if nil), over interruptions: a signal's Lua handler
---- runs between two rounds.
----@param pool userdata
----@param job? userdata
----@param timeout? number seconds
----@return boolean done
-function result.wait_for(pool, job, timeout)
-  local deadline = timeout and core.now() + timeout
-  while true do
-    local outcome = core.wait(pool, job, deadline and math.max(0, deadline - core.now()))
-    if outcome ~= "interrupted" then return outcome == "done" end
   end
 end
 
@@ -40,16 +28,37 @@ function result.take(job)
   return state == "done", value
 end
 
----@return tidemill.Result
-function result.new(pool, job, all)
-  return setmetatable({ _pool = pool, _job = job, _all = all }, Result_mt)
+--- Call what is to be called when the job is over.
+local function call_back(self, callback, error_callback)
+  local ok, value = result.take(self._job)
+  if not ok then
+    if error_callback then error_callback(value) end
+  elseif callback then
+    if self._all then callback(unpack(value, 1, value.n)) else callback(value) end
+  end
 end
 
---- Has the job reached its end, well or badly?
+---@param pool tidemill.Pool
+---@param job userdata
+---@param all boolean
+---@param options tidemill.CallOptions
+---@param ticker? tidemill.Ticker
+---@return tidemill.Result
+function result.new(pool, job, all, options, ticker)
+  local self = setmetatable({ _pool = pool, _job = job, _all = all, _ticker = ticker }, Result_mt)
+  local callback, error_callback = options.callback, options.error_callback
+  if callback or error_callback then
+    local function watcher() call_back(self, callback, error_callback) end
+    if not waiting.watch(pool, job, watcher) then waiting.call_soon(pool, watcher) end
+  end
+  return self
+end
+
+--- Has the job reached its end, well or badly? Never waits, and calls no callback.
 ---@return boolean
 function Result:ready()
   check_self(self, "ready")
-  if core.outcome(self._job) == "running" then core.step(self._pool) end
+  if core.outcome(self._job) == "running" then core.step(self._pool._core) end
   return core.outcome(self._job) ~= "running"
 end
 
@@ -59,10 +68,10 @@ end
 function Result:wait(timeout)
   check_self(self, "wait")
   check.timeout("result:wait", timeout, 2)
-  return result.wait_for(self._pool, self._job, timeout)
+  return waiting.wait_for(self._pool, self._job, timeout, self._ticker)
 end
 
---- Did the job succeed? Raises if it is not over.
+--- Did the job end without an error?
 ---@return boolean
 function Result:successful()
   check_self(self, "successful")
@@ -71,7 +80,7 @@ function Result:successful()
 end
 
 local function outcome(self, timeout)
-  if not result.wait_for(self._pool, self._job, timeout) then
+  if not waiting.wait_for(self._pool, self._job, timeout, self._ticker) then
     return false, errors.new { kind = "timeout", message = ("no reply in %g s"):format(timeout) }
   end
   return result.take(self._job)
@@ -102,6 +111,18 @@ function Result:try(timeout)
   local ok, value = outcome(self, timeout)
   if ok and self._all then return true, unpack(value, 1, value.n) end
   return ok, value
+end
+
+--- End the job: what was not begun is not run, and workers that run some of it are stopped (and
+--- replaced). `get` then raises kind `"cancelled"`.
+---@return boolean cancelled  false if it was over before
+function Result:cancel()
+  check_self(self, "cancel")
+  return core.cancel(self._job)
+end
+
+function Result_mt.__tostring(self)
+  return ("tidemill.Result (%s)"):format((core.outcome(self._job)))
 end
 
 return result

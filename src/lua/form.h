@@ -17,7 +17,13 @@
  *   TIDE_MARK_OPEN. It takes 8 bytes an item of the span, whatever its kind.
  *   Messages follow, `length` bytes of them, one per item.
  *   With FAILED the item in hand raised and nothing after it was run: its error
- *   is the last message.
+ *   is the last message. Without, and without a death, a worker may still have
+ *   stopped early: the rest is for another.
+ *   With EFFECT there is no column, and messages only for items that failed: the
+ *   item, then its error.
+ *   With FOLD there is no column, and one message for each of the largest aligned
+ *   blocks of 2^n items that the items run make up, in their order; aligned by the
+ *   item's index in the job. They are there only when the span has ended.
  */
 #ifndef TIDE_LUA_FORM_H
 #define TIDE_LUA_FORM_H
@@ -33,8 +39,12 @@ enum tide_args_form {
 
 /* request.flags */
 enum tide_run_flags {
-    TIDE_RUN_ALL = 1, /* every return value, not only the first */
-    TIDE_RUN_ON = 2   /* an error does not stop the span */
+    TIDE_RUN_ALL = 1,    /* every return value, not only the first */
+    TIDE_RUN_ON = 2,     /* an error does not stop the span */
+    TIDE_RUN_TRUTH = 4,  /* only whether a result is true */
+    TIDE_RUN_EFFECT = 8, /* results do not travel */
+    TIDE_RUN_FOLD = 16,  /* results are folded */
+    TIDE_RUN_SEEDED = 32 /* an item has its own random numbers */
 };
 
 /* reply.form, beside TIDE_REPLY_BLOCK */

@@ -4,136 +4,47 @@
  * nothing an item, whatever the chunks are that it is cut into; small enough that
  * encoding does not run far ahead of the workers.
  */
-#include "lua/errors.h"
 #include "lua/form.h"
 #include "lua/job_parts.h"
+#include "lua/random.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    FUNCTIONS_MAX = 128,         /* encoded functions kept without a job */
     SEGMENT_ITEMS = 256,         /* at least, if there are as many */
     SEGMENT_BYTES = 1024 * 1024, /* about at most */
     RANGE_ITEMS = 1 << 24,
     COMPILED_FROM = 64 /* items from which the loop in Lua is worth its call */
 };
 
-/* ---- functions ---- */
-
-static struct tide_function *find_function(struct tide_lua_pool *owner,
-                                           const struct tide_buffer *text,
-                                           uint64_t digest)
-{
-    for (struct tide_function **at = &owner->functions; *at != NULL;
-         at = &(*at)->next) {
-        struct tide_function *function = *at;
-        if (function->digest != digest || function->size != text->used ||
-            memcmp(tide_pool_at(owner->pool, function->block) +
-                       sizeof(struct tide_function_head),
-                   text->data, text->used) != 0)
-            continue;
-        *at = function->next; /* to the front: it is used again */
-        function->next = owner->functions;
-        owner->functions = function;
-        return function;
-    }
-    return NULL;
-}
-
-/* Drop the function unused for longest, if there are many. */
-static void evict_function(struct tide_lua_pool *owner)
-{
-    struct tide_function **victim = NULL;
-    if (owner->function_count < FUNCTIONS_MAX)
-        return;
-    for (struct tide_function **at = &owner->functions; *at != NULL;
-         at = &(*at)->next)
-        if ((*at)->users == 0)
-            victim = at;
-    if (victim == NULL)
-        return;
-    struct tide_function *function = *victim;
-    *victim = function->next;
-    owner->function_count--;
-    tide_pool_free_block(owner->pool, function->block);
-    free(function);
-}
-
-static struct tide_function *add_function(struct tide_lua_pool *owner,
-                                          const struct tide_buffer *text,
-                                          uint64_t digest)
-{
-    evict_function(owner);
-    struct tide_function *function = calloc(1, sizeof *function);
-    if (function == NULL)
-        return NULL;
-    struct tide_function_head head = { .id = owner->last_function + 1,
-                                       .length = text->used };
-    function->block = tide_pool_alloc(owner->pool, sizeof head + text->used);
-    if (function->block == 0) {
-        free(function);
-        return NULL;
-    }
-    unsigned char *block = tide_pool_at(owner->pool, function->block);
-    memcpy(block, &head, sizeof head);
-    memcpy(block + sizeof head, text->data, text->used);
-    function->digest = digest;
-    function->size = text->used;
-    function->next = owner->functions;
-    owner->functions = function;
-    owner->function_count++;
-    owner->last_function++;
-    return function;
-}
-
-struct tide_function *tide_function_get(struct tide_lua_pool *owner,
-                                        lua_State *L, int index)
-{
-    struct tide_codec *codec = owner->codec;
-    struct tide_error err;
-    struct tide_buffer text;
-    struct tide_function *function = NULL;
-    tide_buffer_init(&text);
-    int status = tide_encode(codec, L, &text, index, 1, 0, &err);
-    if (status == TIDE_OK) {
-        uint64_t digest = tide_digest(text.data, text.used);
-        function = find_function(owner, &text, digest);
-        if (function == NULL)
-            function = add_function(owner, &text, digest);
-    }
-    tide_buffer_free(&text);
-    if (function != NULL) {
-        function->users++;
-        return function;
-    }
-    lua_pushfstring(L, "cannot send %s",
-                    status != TIDE_OK ? err.text
-                                      : "function: no shared memory left");
-    tide_error_object_push(L, "encode", lua_tostring(L, -1));
-    lua_error(L);
-    return NULL;
-}
-
-void tide_function_drop(struct tide_lua_pool *owner,
-                        struct tide_function *function)
-{
-    (void)owner;
-    function->users--;
-}
-
-void tide_functions_free(struct tide_lua_pool *owner)
-{
-    while (owner->functions != NULL) {
-        struct tide_function *function = owner->functions;
-        owner->functions = function->next;
-        free(function);
-    }
-    owner->function_count = 0;
-}
-
 /* ---- segments ---- */
+
+static uint16_t run_flags(const struct tide_lua_job *job)
+{
+    static const struct {
+        unsigned job;
+        uint16_t run;
+    } table[] = {
+        { TIDE_JOB_ALL, TIDE_RUN_ALL },
+        { TIDE_JOB_COLLECT | TIDE_JOB_STREAM, TIDE_RUN_ON },
+        { TIDE_JOB_TRUTH, TIDE_RUN_TRUTH },
+        { TIDE_JOB_EFFECT, TIDE_RUN_EFFECT },
+        { TIDE_JOB_FOLD, TIDE_RUN_FOLD },
+    };
+    unsigned flags = 0;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if ((job->order.flags & table[i].job) != 0)
+            flags |= table[i].run;
+    if (job->order.error_retries > 0)
+        flags |= TIDE_RUN_ON; /* what is tried again stops nobody */
+    if ((job->order.flags & TIDE_JOB_FOLD) != 0)
+        flags &= ~(unsigned)TIDE_RUN_ON; /* the fold ends at an error */
+    if (job->stream != 0)
+        flags |= TIDE_RUN_SEEDED;
+    return (uint16_t)flags;
+}
 
 static struct tide_lua_segment *new_segment(const struct tide_lua_job *job,
                                             uint16_t form)
@@ -144,10 +55,10 @@ static struct tide_lua_segment *new_segment(const struct tide_lua_job *job,
     segment->origin = job->encoded;
     segment->request.function = job->function->block;
     segment->request.form = form;
-    if ((job->flags & TIDE_JOB_ALL) != 0)
-        segment->request.flags |= TIDE_RUN_ALL;
-    if ((job->flags & TIDE_JOB_COLLECT) != 0)
-        segment->request.flags |= TIDE_RUN_ON;
+    segment->request.flags = run_flags(job);
+    segment->request.timeout_ms = job->order.timeout_ms;
+    segment->request.origin = (uint32_t)job->encoded;
+    segment->request.stream = job->stream + job->encoded * TIDE_STREAM_STEP;
     return segment;
 }
 
@@ -170,13 +81,13 @@ static void add_segment(struct tide_lua_job *job,
 
 static int encode_range(struct tide_lua_job *job)
 {
-    uint64_t left = job->total - job->encoded;
+    uint64_t left = tide_job_unencoded(job);
     struct tide_lua_segment *segment = new_segment(job, TIDE_ARGS_RANGE);
     if (segment == NULL)
         return -1;
-    double bounds[2] = { job->range_first +
-                             (double)job->encoded * job->range_step,
-                         job->range_step };
+    double bounds[2] = { job->order.range_first +
+                             (double)job->encoded * job->order.range_step,
+                         job->order.range_step };
     segment->request.length = sizeof bounds;
     memcpy(segment->request.args.bytes, bounds, sizeof bounds);
     add_segment(job, segment,
@@ -235,7 +146,8 @@ static int encode_column(struct tide_lua_job *job, lua_State *L, uint32_t count)
         segment->request.form |= TIDE_REQUEST_BLOCK;
     }
     segment->request.length = (uint32_t)bytes;
-    uint32_t filled = fill_column(L, column, job->encoded, count);
+    uint32_t filled =
+        fill_column(L, column, job->encoded - job->item_base, count);
     if (filled < count) {
         tide_segment_free(&segment->part, job->owner);
         return 0;
@@ -296,7 +208,7 @@ static int encode_item(struct tide_lua_job *job, lua_State *L,
     int item = lua_gettop(L);
     int first = item, count = 1;
     unsigned head = 0;
-    if ((job->flags & TIDE_JOB_UNPACK) != 0) {
+    if ((job->order.flags & TIDE_JOB_UNPACK) != 0) {
         count = push_unpacked(L);
         first = item + 1;
         head = TIDE_HEAD_MULTI;
@@ -315,13 +227,14 @@ static int encode_item(struct tide_lua_job *job, lua_State *L,
 static void refuse_item(struct tide_lua_job *job, lua_State *L, const char *why)
 {
     uint64_t index = job->encoded++;
-    const char *subject = (job->flags & TIDE_JOB_ALL) != 0 ? "argument" : NULL;
+    const char *subject =
+        (job->order.flags & TIDE_JOB_ALL) != 0 ? "argument" : NULL;
     if (subject != NULL)
         lua_pushfstring(L, "cannot send %s, %s", subject, why);
     else
         lua_pushfstring(L, "cannot send item %d: %s", (int)index + 1, why);
     tide_error_object_push(L, "encode", lua_tostring(L, -1));
-    tide_job_fail_item(job, L, index);
+    tide_job_refuse_item(job, L, index);
     lua_pop(L, 1);
 }
 
@@ -351,7 +264,8 @@ static void run_messages(struct tide_lua_job *job, lua_State *L,
     while (run->count < run->planned &&
            (run->count == 0 || buffer->used < SEGMENT_BYTES)) {
         uint32_t offset = (uint32_t)buffer->used;
-        lua_rawgeti(L, items, (int)(job->encoded + run->count + 1));
+        lua_rawgeti(L, items,
+                    (int)(job->encoded - job->item_base + run->count + 1));
         run->status = encode_item(job, L, buffer, &run->err);
         if (run->status != TIDE_OK)
             return;
@@ -384,7 +298,9 @@ static int encode_messages(struct tide_lua_job *job, lua_State *L,
         segment->request.args.offset = segment->block;
         segment->request.form |= TIDE_REQUEST_BLOCK;
     }
-    if (run.count > 0)
+    if (run.count > 0 && (job->order.flags & TIDE_JOB_BROADCAST) != 0)
+        add_segment(job, segment, (uint32_t)job->order.total);
+    else if (run.count > 0)
         add_segment(job, segment, run.count);
     else
         tide_segment_free(&segment->part, job->owner);
@@ -393,20 +309,29 @@ static int encode_messages(struct tide_lua_job *job, lua_State *L,
     return run.status == TIDE_ENOMEM && run.count == 0 ? -1 : 0;
 }
 
+uint64_t tide_job_unencoded(const struct tide_lua_job *job)
+{
+    uint64_t total = job->order.total;
+    uint64_t most = job->allowed < total ? job->allowed : total;
+    return most > job->encoded ? most - job->encoded : 0;
+}
+
 int tide_job_encode_next(struct tide_lua_job *job, lua_State *L,
                          uint64_t wanted)
 {
-    uint64_t left = job->total - job->encoded;
-    if (job->is_range)
+    uint64_t left = tide_job_unencoded(job);
+    if (job->order.is_range)
         return encode_range(job);
     if (wanted < SEGMENT_ITEMS)
         wanted = SEGMENT_ITEMS;
     uint32_t count = (uint32_t)(wanted < left ? wanted : left);
+    if ((job->order.flags & TIDE_JOB_BROADCAST) != 0)
+        count = 1; /* the same message for every worker */
     luaL_checkstack(L, 16, "too many nested calls");
     tide_job_push(job, L, TIDE_JOB_ITEMS);
     int done = 0;
-    if ((job->flags & TIDE_JOB_UNPACK) == 0) {
-        lua_rawgeti(L, -1, (int)(job->encoded + 1));
+    if ((job->order.flags & TIDE_JOB_UNPACK) == 0) {
+        lua_rawgeti(L, -1, (int)(job->encoded - job->item_base + 1));
         int is_number = lua_type(L, -1) == LUA_TNUMBER;
         lua_pop(L, 1);
         if (is_number)
@@ -416,4 +341,59 @@ int tide_job_encode_next(struct tide_lua_job *job, lua_State *L,
         done = encode_messages(job, L, count);
     lua_pop(L, 1);
     return done < 0 ? -1 : 0;
+}
+
+/* ---- an item once more, for its error ---- */
+
+/* Push the item as it was sent. */
+static void push_sent(const struct tide_lua_job *job, lua_State *L,
+                      const struct tide_lua_segment *segment, uint32_t item)
+{
+    const unsigned char *args =
+        segment->block != 0 ? tide_pool_at(job->owner->pool, segment->block)
+                            : segment->request.args.bytes;
+    const unsigned char *at = args;
+    unsigned form = segment->request.form & ~(unsigned)TIDE_REQUEST_BLOCK;
+    struct tide_error err;
+    int count;
+    if (form == TIDE_ARGS_COLUMN) {
+        double number;
+        memcpy(&number, at + (size_t)item * sizeof number, sizeof number);
+        lua_pushnumber(L, number);
+        return;
+    }
+    if (form == TIDE_ARGS_MESSAGES) {
+        uint32_t offset;
+        memcpy(&offset, at + (1 + (size_t)item) * sizeof offset, sizeof offset);
+        at += offset;
+    }
+    if (tide_decode(job->owner->codec, L, &at, args + segment->request.length,
+                    &count, NULL, &err) != TIDE_OK) {
+        lua_pushnil(L);
+        return;
+    }
+    if ((job->order.flags & TIDE_JOB_UNPACK) == 0)
+        return;
+    lua_createtable(L, count, 1);
+    lua_insert(L, -count - 1);
+    for (int i = count; i >= 1; i--)
+        lua_rawseti(L, -i - 1, i);
+}
+
+void tide_job_push_item(const struct tide_lua_job *job, lua_State *L,
+                        const struct tide_lua_segment *segment, uint32_t item)
+{
+    uint64_t index = segment->origin + item;
+    if (job->order.is_range) {
+        lua_pushnumber(L, job->order.range_first +
+                              (double)index * job->order.range_step);
+        return;
+    }
+    if ((job->order.flags & TIDE_JOB_LAZY) != 0) {
+        push_sent(job, L, segment, item);
+        return;
+    }
+    tide_job_push(job, L, TIDE_JOB_ITEMS);
+    lua_rawgeti(L, -1, (int)index + 1);
+    lua_replace(L, -2);
 }

@@ -1,6 +1,6 @@
 /**
  * @file job_parts.h
- * @brief What the three files of jobs.h share: arguments, results, course.
+ * @brief What the files of jobs.h share: arguments, results, course.
  */
 #ifndef TIDE_LUA_JOB_PARTS_H
 #define TIDE_LUA_JOB_PARTS_H
@@ -12,7 +12,9 @@ enum tide_job_value {
     TIDE_JOB_RESULTS = 1,
     TIDE_JOB_ITEMS,
     TIDE_JOB_ERROR,
-    TIDE_JOB_POOL
+    TIDE_JOB_POOL,
+    TIDE_JOB_PLACES,  /* of a stream: whose result is where */
+    TIDE_JOB_ATTEMPTS /* by index, of items that failed and had another try */
 };
 
 /** Registry keys: functions and tables that the Lua half hands to the C half. */
@@ -25,12 +27,15 @@ struct tide_function {
     uint64_t block; /* a struct tide_function_head and a message */
     size_t size;    /* of the message */
     uint32_t users; /* active jobs */
+    double call_ns; /* what a call has taken lately; 0 if unknown */
 };
 
 struct tide_flight {
-    struct tide_lua_job *job;
+    struct tide_lua_job *job; /* NULL if it is free */
     struct tide_span span;
-    struct tide_flight *next_free;
+    uint32_t slot;
+    struct tide_flight *next; /* of the job; or of the free ones */
+    struct tide_flight **link;
 };
 
 /** A segment with what the engine needs to run it. */
@@ -41,14 +46,18 @@ struct tide_lua_segment {
     uint64_t origin; /* 0-based index in the job of its first item */
 };
 
-/* ---- job_args.c ---- */
+/* ---- job_function.c ---- */
 
-/** Encode the function at `index`, or find it. Raises an error object. */
+/**
+ * Encode the `count` functions from `index` on as one, or find them. Raises an
+ * error object.
+ */
 struct tide_function *tide_function_get(struct tide_lua_pool *owner,
-                                        lua_State *L, int index);
-void tide_function_drop(struct tide_lua_pool *owner,
-                        struct tide_function *function);
+                                        lua_State *L, int index, int count);
+void tide_function_drop(struct tide_function *function);
 void tide_functions_free(struct tide_lua_pool *owner);
+
+/* ---- job_args.c ---- */
 
 /**
  * Encode the next items of a job, about `wanted`, as a segment of its ledger. An
@@ -59,25 +68,72 @@ void tide_functions_free(struct tide_lua_pool *owner);
 int tide_job_encode_next(struct tide_lua_job *job, lua_State *L,
                          uint64_t wanted);
 
+/** Items that may be encoded and are not yet. */
+uint64_t tide_job_unencoded(const struct tide_lua_job *job);
+
 /** Free a segment and its block. `owner` is a struct tide_lua_pool. */
 void tide_segment_free(struct tide_segment *segment, void *owner);
 
-/* ---- job_results.c ---- */
+/**
+ * Push item `item` of a segment, as it was given if that is still at hand, else
+ * as it was sent.
+ */
+void tide_job_push_item(const struct tide_lua_job *job, lua_State *L,
+                        const struct tide_lua_segment *segment, uint32_t item);
 
-/** Store the results of an outcome; returns how many items are settled. */
-uint32_t tide_job_take_results(struct tide_lua_job *job, lua_State *L,
-                               const struct tide_span *span,
-                               const struct tide_outcome *outcome);
+/* ---- job_ring.c ---- */
+
+/**
+ * Pop a value: it is what landed at `place` of a stream, or the error with
+ * `failed`.
+ *
+ * @param index  of the item; for FOLD of the first of 2^level items
+ */
+void tide_ring_land(struct tide_lua_job *job, lua_State *L, uint64_t index,
+                    unsigned level, int failed);
+
+/** A column of `count` numbers, or booleans, from item `index` on has landed. */
+void tide_ring_land_column(struct tide_lua_job *job, lua_State *L,
+                           const unsigned char *column, int boolean,
+                           uint64_t index, uint32_t count);
+
+/** Has the result landed that is to be taken next? */
+int tide_ring_has_next(const struct tide_lua_job *job, lua_State *L);
+
+/* ---- job_errors.c ---- */
 
 /** Push a new error object of a kind; more fields may be set by the caller. */
 void tide_error_object_push(lua_State *L, const char *kind,
                             const char *message);
 
+/** Make an error object of the table on top. */
+void tide_error_object_set(lua_State *L);
+
+/** What an item failed of, as far as it decides whether it is tried again. */
+enum tide_failure {
+    TIDE_FAILURE_LOST,
+    TIDE_FAILURE_RAISED,
+    TIDE_FAILURE_FINAL
+};
+
 /**
- * The item at 0-based `index` failed with the error object on top, which is
- * popped: with COLLECT it becomes the result, else the job fails with it.
+ * Item `item` of a segment failed with the error object on top, which is popped.
+ * It is tried again if it may be. Else the error becomes the result with COLLECT
+ * and in streams, or the job fails with it.
  */
-void tide_job_fail_item(struct tide_lua_job *job, lua_State *L, uint64_t index);
+void tide_job_fail_item(struct tide_lua_job *job, lua_State *L,
+                        struct tide_lua_segment *segment, uint32_t item,
+                        enum tide_failure failure);
+
+/** The same for an item that never came into a segment. */
+void tide_job_refuse_item(struct tide_lua_job *job, lua_State *L,
+                          uint64_t index);
+
+/** Push the error object of an item that was lost with its worker. */
+void tide_job_push_death(const struct tide_lua_job *job, lua_State *L,
+                         uint64_t index, const struct tide_death *death);
+
+/* ---- job_results.c ---- */
 
 /** Report `settled` items of a span that has come back or could not go out. */
 void tide_job_settle_span(struct tide_lua_job *job,
@@ -93,10 +149,26 @@ void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L);
  */
 void tide_jobs_abandon(struct tide_lua_pool *owner, lua_State *L);
 
+/** Submit a span. @return 0; -1 if there is no room */
+int tide_flight_start(struct tide_lua_job *job, const struct tide_span *span);
+
+/** Take back what no worker has begun; with `kill` end what one has, too. */
+void tide_flights_recall(struct tide_lua_job *job, int kill);
+
 /* ---- jobs.c ---- */
 
 /** Put a job on the feed list of its pool, if it is not on it. */
 void tide_job_join_feed(struct tide_lua_job *job);
+
+/** Make a new job one of the active ones; its userdata is on top. */
+void tide_job_enlist(struct tide_lua_job *job, lua_State *L);
+
+/** Has it items to hand out now? */
+int tide_job_has_more(const struct tide_lua_job *job);
+
+/** A step that begins with a job whose items are to be encoded, or NULL. */
+void tide_jobs_step_with(struct tide_lua_pool *owner, lua_State *L,
+                         struct tide_lua_job *eager);
 
 /** Let go of a job that has come to its end. */
 void tide_job_retire(struct tide_lua_job *job, lua_State *L);

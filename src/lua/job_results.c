@@ -4,99 +4,21 @@
  * been taken over by what it computed: counts and lengths are held against the
  * request and the block before they are used.
  */
-#include "lua/errors.h"
 #include "lua/form.h"
 #include "lua/job_parts.h"
 
 #include <lauxlib.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/wait.h>
 
 enum { COMPILED_FROM = 64 };
-
-/* ---- errors ---- */
-
-static void set_error_class(lua_State *L)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_ERROR);
-    lua_setmetatable(L, -2);
-}
-
-void tide_error_object_push(lua_State *L, const char *kind, const char *message)
-{
-    lua_createtable(L, 0, 8);
-    lua_pushstring(L, kind);
-    lua_setfield(L, -2, "kind");
-    lua_pushstring(L, message);
-    lua_setfield(L, -2, "message");
-    set_error_class(L);
-}
-
-static void set_number(lua_State *L, const char *field, double value)
-{
-    lua_pushnumber(L, value);
-    lua_setfield(L, -2, field);
-}
-
-void tide_job_fail_item(struct tide_lua_job *job, lua_State *L, uint64_t index)
-{
-    if ((job->flags & TIDE_JOB_ALL) == 0) {
-        set_number(L, "index", (double)index + 1);
-        if (job->is_range) {
-            set_number(L, "item",
-                       job->range_first + (double)index * job->range_step);
-        } else {
-            tide_job_push(job, L, TIDE_JOB_ITEMS);
-            lua_rawgeti(L, -1, (int)index + 1);
-            lua_setfield(L, -3, "item");
-            lua_pop(L, 1);
-        }
-    }
-    set_number(L, "attempts", 1);
-    if ((job->flags & TIDE_JOB_COLLECT) == 0) {
-        tide_job_fail(job, L);
-        return;
-    }
-    tide_job_push(job, L, TIDE_JOB_RESULTS);
-    lua_insert(L, -2);
-    lua_rawseti(L, -2, (int)index + 1);
-    lua_pop(L, 1);
-}
-
-/* The item was lost with its worker. */
-static void fail_lost(struct tide_lua_job *job, lua_State *L, uint64_t index,
-                      const struct tide_death *death)
-{
-    int status = death->wait_status;
-    int number = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
-    lua_pushfstring(L, "worker %d (pid %d) ", (int)death->worker + 1,
-                    (int)death->pid);
-    if (WIFSIGNALED(status))
-        lua_pushfstring(L, "was killed by signal %d (%s)", number,
-                        strsignal(number));
-    else
-        lua_pushfstring(L, "ended with exit code %d", number);
-    if ((job->flags & TIDE_JOB_ALL) != 0)
-        lua_pushliteral(L, " while it ran the call");
-    else
-        lua_pushfstring(L, " while it ran item %d", (int)index + 1);
-    lua_concat(L, 3);
-    tide_error_object_push(L, "worker", lua_tostring(L, -1));
-    set_number(L, "worker", death->worker + 1);
-    set_number(L, "pid", death->pid);
-    set_number(L, WIFSIGNALED(status) ? "signal" : "exitcode", number);
-    tide_job_fail_item(job, L, index);
-    lua_pop(L, 1);
-}
 
 /* ---- values ---- */
 
 struct intake {
     struct tide_lua_job *job;
     lua_State *L;
-    int results; /* stack index of the results table */
-    uint64_t origin;
+    struct tide_lua_segment *segment;
+    int results;             /* stack index of the results table */
     const unsigned char *at; /* messages */
     const unsigned char *end;
 };
@@ -111,37 +33,59 @@ static void store_all(struct intake *in, int count)
     lua_setfield(L, in->results, "n");
 }
 
-static void fail_damaged(struct intake *in, uint64_t index, const char *why)
+/* The value on top is the item's result. */
+static void store_result(struct intake *in, uint64_t index)
 {
     lua_State *L = in->L;
-    lua_pushfstring(L, "cannot receive result: %s", why);
-    tide_error_object_push(L, "decode", lua_tostring(L, -1));
-    tide_job_fail_item(in->job, L, index);
+    if ((in->job->order.flags & TIDE_JOB_STREAM) != 0)
+        tide_ring_land(in->job, L, index, 0, 0);
+    else if (lua_isnil(L, -1))
+        lua_pop(L, 1);
+    else
+        lua_rawseti(L, in->results, (int)index + 1);
+}
+
+/* Only what the item's function raised may be tried again. */
+static enum tide_failure failure_of(lua_State *L)
+{
+    lua_getfield(L, -1, "kind");
+    const char *kind = lua_tostring(L, -1);
+    int raised = kind != NULL && strcmp(kind, "task") == 0;
     lua_pop(L, 1);
+    return raised ? TIDE_FAILURE_RAISED : TIDE_FAILURE_FINAL;
+}
+
+/* Push the values of the next message. 0: none, the item failed with that. */
+static int decode_next(struct intake *in, uint32_t item, int *count,
+                       unsigned *head)
+{
+    lua_State *L = in->L;
+    struct tide_error err;
+    if (tide_decode(in->job->owner->codec, L, &in->at, in->end, count, head,
+                    &err) == TIDE_OK)
+        return 1;
+    lua_pushfstring(L, "cannot receive result: %s", err.text);
+    tide_error_object_push(L, "decode", lua_tostring(L, -1));
+    tide_job_fail_item(in->job, L, in->segment, item, TIDE_FAILURE_FINAL);
+    lua_pop(L, 1);
+    return 0;
 }
 
 /* Take the next message as the item's final state. */
 static void take_message(struct intake *in, uint32_t item)
 {
     lua_State *L = in->L;
-    uint64_t index = in->origin + item;
-    struct tide_error err;
     unsigned head;
     int count;
-    if (tide_decode(in->job->owner->codec, L, &in->at, in->end, &count, &head,
-                    &err) != TIDE_OK) {
-        fail_damaged(in, index, err.text);
+    if (!decode_next(in, item, &count, &head))
         return;
-    }
     if ((head & TIDE_HEAD_ERROR) != 0 && lua_istable(L, -1)) {
-        set_error_class(L);
-        tide_job_fail_item(in->job, L, index);
-    } else if ((in->job->flags & TIDE_JOB_ALL) != 0) {
+        tide_error_object_set(L);
+        tide_job_fail_item(in->job, L, in->segment, item, failure_of(L));
+    } else if ((in->job->order.flags & TIDE_JOB_ALL) != 0) {
         store_all(in, count);
-    } else if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
     } else {
-        lua_rawseti(L, in->results, (int)index + 1);
+        store_result(in, in->segment->origin + item);
     }
 }
 
@@ -150,6 +94,10 @@ static void take_column(struct intake *in, const unsigned char *column,
 {
     lua_State *L = in->L;
     int boolean = (form & TIDE_REPLY_BOOLEAN) != 0;
+    if (count > 0 && (in->job->order.flags & TIDE_JOB_STREAM) != 0) {
+        tide_ring_land_column(in->job, L, column, boolean, from, count);
+        return;
+    }
     if (count >= COMPILED_FROM) {
         lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_COLUMNS);
         lua_getfield(L, -1, boolean ? "drain_booleans" : "drain_numbers");
@@ -198,16 +146,93 @@ static uint64_t messages_at(const struct tide_outcome *outcome)
                : outcome->capacity;
 }
 
-uint32_t tide_job_take_results(struct tide_lua_job *job, lua_State *L,
-                               const struct tide_span *span,
-                               const struct tide_outcome *outcome)
+/* Items [first, hand) have a result each. */
+static void take_values(struct intake *in, const struct tide_span *span,
+                        uint32_t hand, const struct tide_outcome *outcome)
 {
-    const struct tide_lua_segment *segment = (void *)span->segment;
+    uint32_t in_column = column_count(outcome, hand - span->first);
+    take_column(in, outcome->bytes, outcome->reply.form,
+                in->segment->origin + span->first, in_column);
+    for (uint32_t item = span->first + in_column; item < hand; item++)
+        take_message(in, item);
+}
+
+/* Items that failed are named, the others had their effect. */
+static void take_effects(struct intake *in, const struct tide_span *span,
+                         uint32_t hand)
+{
+    lua_State *L = in->L;
+    unsigned head;
+    int count;
+    while (in->at < in->end && decode_next(in, span->first, &count, &head)) {
+        double item = lua_tonumber(L, -1);
+        lua_pop(L, 1);
+        if (!(item >= span->first && item < hand))
+            return; /* it is the item in hand, or nonsense */
+        take_message(in, (uint32_t)item);
+    }
+}
+
+/* The largest aligned block that begins at `from` and ends by `to`: its log. */
+static unsigned block_level(uint64_t from, uint64_t to)
+{
+    unsigned level = 0;
+    while ((from & (UINT64_C(1) << level)) == 0 &&
+           (UINT64_C(2) << level) <= to - from)
+        level++;
+    return level;
+}
+
+/* Partial results of the blocks that [first, hand) is made of. */
+static void take_partials(struct intake *in, const struct tide_span *span,
+                          uint32_t hand)
+{
+    uint64_t from = in->segment->origin + span->first;
+    const uint64_t to = in->segment->origin + hand;
+    unsigned head;
+    int count;
+    while (from < to && decode_next(in, span->first, &count, &head)) {
+        unsigned level = block_level(from, to);
+        tide_ring_land(in->job, in->L, from, level, 0);
+        from += UINT64_C(1) << level;
+    }
+}
+
+/* What a dead worker had folded is lost with it. */
+static void repeat_fold(struct intake *in, const struct tide_span *span,
+                        uint32_t hand)
+{
+    struct tide_span begun = { span->segment, span->first, hand };
+    if (hand == span->first || tide_job_repeat(&in->job->ledger, &begun) == 0)
+        return;
+    tide_error_object_push(in->L, "broken", "not enough memory");
+    tide_job_fail(in->job, in->L);
+}
+
+static void take_finished(struct intake *in, const struct tide_span *span,
+                          uint32_t hand, const struct tide_outcome *outcome)
+{
+    const unsigned flags = in->job->order.flags;
+    if ((flags & TIDE_JOB_EFFECT) != 0)
+        take_effects(in, span, hand);
+    else if ((flags & TIDE_JOB_FOLD) == 0)
+        take_values(in, span, hand, outcome);
+    else if (outcome->lost)
+        repeat_fold(in, span, hand);
+    else
+        take_partials(in, span, hand);
+}
+
+/* Store the results of an outcome; returns how many items are settled. */
+static uint32_t take_results(struct tide_lua_job *job, lua_State *L,
+                             const struct tide_span *span,
+                             const struct tide_outcome *outcome)
+{
     const struct tide_reply *reply = &outcome->reply;
     uint32_t hand = reply->hand;
     if (hand < span->first || hand > span->last)
         hand = span->first;
-    uint32_t complete = hand - span->first;
+    uint32_t settled = hand - span->first;
 
     luaL_checkstack(L, 16, "too many nested calls");
     tide_job_push(job, L, TIDE_JOB_RESULTS);
@@ -215,25 +240,85 @@ uint32_t tide_job_take_results(struct tide_lua_job *job, lua_State *L,
     uint64_t room = outcome->capacity - start;
     struct intake in = { .job = job,
                          .L = L,
+                         .segment = (void *)span->segment,
                          .results = lua_gettop(L),
-                         .origin = segment->origin,
                          .at = outcome->bytes + start };
     in.end = in.at + (reply->length < room ? reply->length : room);
 
-    uint32_t in_column = column_count(outcome, complete);
-    take_column(&in, outcome->bytes, reply->form, in.origin + span->first,
-                in_column);
-    for (uint32_t item = span->first + in_column; item < hand; item++)
-        take_message(&in, item);
-    if (hand < span->last) {
-        if (outcome->lost)
-            fail_lost(job, L, in.origin + hand, &outcome->death);
-        else
-            take_message(&in, hand); /* the error that stopped the span */
-        complete++;
+    take_finished(&in, span, hand, outcome);
+    if (hand < span->last && outcome->lost) {
+        tide_job_push_death(job, L, in.segment->origin + hand, &outcome->death);
+        tide_job_fail_item(job, L, in.segment, hand, TIDE_FAILURE_LOST);
+        settled++;
+    } else if (hand < span->last && (reply->form & TIDE_REPLY_FAILED) != 0) {
+        take_message(&in, hand); /* the error that stopped the span */
+        settled++;
     }
     lua_settop(L, in.results - 1);
-    return complete;
+    return settled;
+}
+
+/* ---- flights ---- */
+
+int tide_flight_start(struct tide_lua_job *job, const struct tide_span *span)
+{
+    struct tide_lua_pool *owner = job->owner;
+    const struct tide_lua_segment *segment = (void *)span->segment;
+    struct tide_flight *flight = owner->free_flights;
+    struct tide_request request = segment->request;
+    uint64_t tag = (uint64_t)(uintptr_t)flight;
+    uint32_t slot;
+    request.first = span->first;
+    request.count = span->last;
+    int status = (job->order.flags & TIDE_JOB_BROADCAST) != 0
+                     ? tide_pool_submit_to(&slot, owner->pool, span->first,
+                                           &request, tag)
+                     : tide_pool_submit(&slot, owner->pool, &request, tag);
+    if (status != TIDE_OK)
+        return -1;
+    owner->free_flights = flight->next;
+    *flight = (struct tide_flight){ .job = job,
+                                    .span = *span,
+                                    .slot = slot,
+                                    .next = job->flights,
+                                    .link = &job->flights };
+    if (flight->next != NULL)
+        flight->next->link = &flight->next;
+    job->flights = flight;
+    return 0;
+}
+
+static void end_flight(struct tide_flight *flight)
+{
+    struct tide_lua_pool *owner = flight->job->owner;
+    *flight->link = flight->next;
+    if (flight->next != NULL)
+        flight->next->link = flight->link;
+    flight->job = NULL;
+    flight->next = owner->free_flights;
+    owner->free_flights = flight;
+}
+
+void tide_flights_recall(struct tide_lua_job *job, int kill)
+{
+    struct tide_lua_pool *owner = job->owner;
+    struct tide_flight *next;
+    if (owner->ended)
+        return; /* the pool is gone, or as good as */
+    for (struct tide_flight *flight = job->flights; flight; flight = next) {
+        struct tide_span span = flight->span;
+        int in_hand =
+            owner->taking && owner->outcome.tag == (uint64_t)(uintptr_t)flight;
+        next = flight->next;
+        if (in_hand)
+            continue;
+        if (tide_pool_revoke(owner->pool, flight->slot) == TIDE_OK) {
+            end_flight(flight);
+            tide_job_settle_span(job, &span, span.last - span.first, 0);
+        } else if (kill) {
+            tide_pool_cut_off(owner->pool, flight->slot);
+        }
+    }
 }
 
 /* ---- taking in ---- */
@@ -250,18 +335,30 @@ void tide_job_settle_span(struct tide_lua_job *job,
         tide_job_join_feed(job);
 }
 
+/* Remember what work takes: of the job's function, and of spans in general. */
+static void learn(struct tide_lua_job *job, const struct tide_outcome *outcome,
+                  uint64_t elapsed_ns)
+{
+    double span_ns = (double)elapsed_ns;
+    uint32_t done = outcome->reply.hand - outcome->request.first;
+    job->owner->span_ns += (span_ns - job->owner->span_ns) / 8;
+    if (done > 0 && done <= outcome->request.count)
+        job->function->call_ns += (span_ns / done - job->function->call_ns) / 8;
+}
+
 static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
 {
     const struct tide_outcome *outcome = &owner->outcome;
     struct tide_flight *flight = (void *)(uintptr_t)outcome->tag;
     struct tide_lua_job *job = flight->job;
-    uint32_t size = flight->span.last - flight->span.first;
-    uint32_t settled = size;
+    uint32_t settled = flight->span.last - flight->span.first;
     if (job->state == TIDE_JOB_RUNNING)
-        settled = tide_job_take_results(job, L, &flight->span, outcome);
+        settled = take_results(job, L, &flight->span, outcome);
     uint64_t elapsed_ns = 0;
-    if (!outcome->lost && outcome->reply.end_ns > outcome->reply.start_ns)
+    if (!outcome->lost && outcome->reply.end_ns > outcome->reply.start_ns) {
         elapsed_ns = outcome->reply.end_ns - outcome->reply.start_ns;
+        learn(job, outcome, elapsed_ns);
+    }
     tide_job_settle_span(job, &flight->span, settled, elapsed_ns);
 }
 
@@ -270,8 +367,7 @@ static void release_outcome(struct tide_lua_pool *owner, lua_State *L)
 {
     struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
     struct tide_lua_job *job = flight->job;
-    flight->next_free = owner->free_flights;
-    owner->free_flights = flight;
+    end_flight(flight);
     owner->taking = 0;
     tide_pool_release(owner->pool, &owner->outcome);
     if (tide_job_is_over(&job->ledger))

@@ -9,17 +9,12 @@
  * Its cost is that of what arrived and what is handed out, however many jobs are
  * active: a job is on the feed list only while it has something to hand out.
  *
- * A wait is steps with sleeps between them. The sleep asks for as many outcomes
- * as make a step worth while: all of them when nothing is left to hand out, half
- * of what is in flight when the workers must not run dry, one when several jobs
- * are under way and any may be the one that is waited for.
- *
  * Lua may raise for lack of memory anywhere in a step. So a step runs protected;
  * what it was doing is then found in `taking` and `feeding`, and that job fails.
  */
 #include "lua/jobs.h"
 
-#include "lua/form.h"
+#include "base/clock.h"
 #include "lua/job_parts.h"
 
 #include <lauxlib.h>
@@ -59,6 +54,7 @@ void tide_job_fail(struct tide_lua_job *job, lua_State *L)
     job->state = TIDE_JOB_FAILED;
     tide_job_store(job, L, TIDE_JOB_ERROR);
     tide_job_stop(&job->ledger);
+    tide_flights_recall(job, 0);
 }
 
 /* ---- pools ---- */
@@ -85,7 +81,7 @@ int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
     if (owner->flights == NULL)
         return -1;
     for (uint32_t i = 0; i < count; i++) {
-        owner->flights[i].next_free = owner->free_flights;
+        owner->flights[i].next = owner->free_flights;
         owner->free_flights = &owner->flights[i];
     }
     owner->pool = pool;
@@ -97,33 +93,37 @@ int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
 void tide_job_join_feed(struct tide_lua_job *job)
 {
     struct tide_lua_pool *owner = job->owner;
-    if (job->feeding)
+    if (job->feed_link != NULL)
         return;
-    job->feeding = 1;
     job->feed_next = NULL;
+    job->feed_link = owner->feed_tail;
     *owner->feed_tail = job;
     owner->feed_tail = &job->feed_next;
 }
 
-/* Take the job at `*at` off the feed list; `*at` is then the next one. */
-static void leave_feed(struct tide_lua_job **at)
+static void leave_feed(struct tide_lua_job *job)
 {
-    struct tide_lua_job *job = *at;
-    struct tide_lua_pool *owner = job->owner;
-    job->feeding = 0;
-    *at = job->feed_next;
-    if (owner->feed_tail == &job->feed_next)
-        owner->feed_tail = at;
+    if (job->feed_link == NULL)
+        return;
+    *job->feed_link = job->feed_next;
+    if (job->feed_next != NULL)
+        job->feed_next->feed_link = job->feed_link;
+    else
+        job->owner->feed_tail = job->feed_link;
+    job->feed_link = NULL;
 }
 
-static void link_job(struct tide_lua_job *job)
+void tide_job_enlist(struct tide_lua_job *job, lua_State *L)
 {
     struct tide_lua_pool *owner = job->owner;
+    lua_pushvalue(L, -1);
+    job->self = luaL_ref(L, owner->at);
     job->previous = NULL;
     job->next = owner->jobs;
     if (job->next != NULL)
         job->next->previous = job;
     owner->jobs = job;
+    tide_job_join_feed(job);
 }
 
 static void unlink_job(struct tide_lua_job *job)
@@ -136,25 +136,38 @@ static void unlink_job(struct tide_lua_job *job)
         job->owner->jobs = job->next;
 }
 
-/* Let go of a job that has come to its end. */
+/* Put a job that is over on the list of those the script wants to be told of. */
+static void list_finished(struct tide_lua_job *job, lua_State *L)
+{
+    tide_job_push(job, L, TIDE_JOB_POOL);
+    lua_getfenv(L, -1);
+    lua_rawgeti(L, -1, TIDE_POOL_FINISHED);
+    lua_rawgeti(L, job->owner->at, job->self);
+    lua_rawseti(L, -2, (int)++job->owner->finished);
+    lua_pop(L, 3);
+}
+
 void tide_job_retire(struct tide_lua_job *job, lua_State *L)
 {
     struct tide_lua_pool *owner = job->owner;
     if (job->state == TIDE_JOB_RUNNING)
         job->state = TIDE_JOB_DONE;
-    for (struct tide_lua_job **at = &owner->feed; job->feeding;
-         at = &(*at)->feed_next)
-        if (*at == job) {
-            leave_feed(at);
-            break;
-        }
+    job->ended_ns = tide_now_ns();
+    leave_feed(job);
     unlink_job(job);
     tide_job_destroy(&job->ledger, tide_segment_free, owner);
-    tide_function_drop(owner, job->function);
+    tide_function_drop(job->function);
+    if ((job->order.flags & TIDE_JOB_NOTIFY) != 0)
+        list_finished(job, L);
+    lua_rawgeti(L, owner->at, job->self);
+    lua_getfenv(L, -1);
     lua_pushnil(L);
-    tide_job_store(job, L, TIDE_JOB_ITEMS);
+    lua_rawseti(L, -2, TIDE_JOB_ITEMS);
     lua_pushnil(L);
-    tide_job_store(job, L, TIDE_JOB_POOL);
+    lua_rawseti(L, -2, TIDE_JOB_POOL);
+    lua_pushnil(L);
+    lua_rawseti(L, -2, TIDE_JOB_ATTEMPTS);
+    lua_pop(L, 2);
     luaL_unref(L, owner->at, job->self);
     job->self = LUA_NOREF;
 }
@@ -184,27 +197,6 @@ void tide_jobs_free(struct tide_lua_pool *owner, lua_State *L)
 
 /* ---- handing out ---- */
 
-static uint32_t worker_count(const struct tide_lua_pool *owner)
-{
-    return tide_pool_workers(owner->pool);
-}
-
-static int submit_span(struct tide_lua_job *job, const struct tide_span *span)
-{
-    struct tide_lua_pool *owner = job->owner;
-    const struct tide_lua_segment *segment = (void *)span->segment;
-    struct tide_flight *flight = owner->free_flights;
-    struct tide_request request = segment->request;
-    request.first = span->first;
-    request.count = span->last;
-    if (tide_pool_submit(NULL, owner->pool, &request,
-                         (uint64_t)(uintptr_t)flight) != TIDE_OK)
-        return -1;
-    owner->free_flights = flight->next_free;
-    *flight = (struct tide_flight){ .job = job, .span = *span };
-    return 0;
-}
-
 static void fail_for_memory(struct tide_lua_job *job, lua_State *L)
 {
     lua_pushfstring(L, "cannot send item %d: no shared memory left",
@@ -214,15 +206,35 @@ static void fail_for_memory(struct tide_lua_job *job, lua_State *L)
     lua_pop(L, 1);
 }
 
+/*
+ * Items that are left, for the size of a chunk. Of a job whose end is not known
+ * they are many; but a chunk must leave others for the rest of the window.
+ */
+static uint64_t items_left(const struct tide_lua_job *job, uint64_t uncut)
+{
+    if (!job->complete)
+        return uncut + tide_job_unencoded(job) > 0 ? UINT32_MAX : 0;
+    return uncut + job->order.total - job->encoded;
+}
+
+static uint32_t chunk_of(const struct tide_lua_job *job, uint64_t uncut)
+{
+    uint32_t workers = tide_pool_workers(job->owner->pool);
+    uint32_t chunk =
+        tide_job_chunk(&job->ledger, items_left(job, uncut), workers);
+    uint64_t most = job->order.buffer / (2 * (uint64_t)workers);
+    if (job->order.buffer == 0 || chunk <= most)
+        return chunk;
+    return most > 0 ? (uint32_t)most : 1;
+}
+
 /* Hand out one span. Returns 0 if there is none, or no room. */
 static int hand_out_span(struct tide_lua_job *job, lua_State *L)
 {
     struct tide_span span;
-    uint32_t workers = worker_count(job->owner);
     uint64_t uncut = tide_job_uncut(&job->ledger);
-    uint64_t left = uncut + job->total - job->encoded;
-    uint32_t chunk = tide_job_chunk(&job->ledger, left, workers);
-    if (uncut == 0 && job->encoded < job->total && !job->ledger.stopped &&
+    uint32_t chunk = chunk_of(job, uncut);
+    if (uncut == 0 && !job->ledger.stopped && tide_job_unencoded(job) > 0 &&
         tide_job_encode_next(job, L, chunk) != 0) {
         if (tide_pool_in_flight(job->owner->pool) == 0)
             fail_for_memory(job, L); /* nothing will give any back */
@@ -230,17 +242,38 @@ static int hand_out_span(struct tide_lua_job *job, lua_State *L)
     }
     if (!tide_job_cut(&job->ledger, chunk, &span))
         return 0;
-    if (submit_span(job, &span) == 0)
+    if (tide_flight_start(job, &span) == 0)
         return 1;
     tide_job_settle_span(job, &span, 0, 0);
     return 0;
 }
 
-static int has_more(const struct tide_lua_job *job)
+int tide_job_has_more(const struct tide_lua_job *job)
 {
     return !job->ledger.stopped &&
-           (job->encoded < job->total || tide_job_uncut(&job->ledger) > 0 ||
+           (tide_job_unencoded(job) > 0 || tide_job_uncut(&job->ledger) > 0 ||
             job->ledger.again_count > 0);
+}
+
+/*
+ * Single calls come one after the other, and a worker that is awake will take
+ * them: to wake another costs more than many of them do. Spans of a larger job are
+ * worth it.
+ */
+static void wake_for(struct tide_lua_job *job, uint32_t handed)
+{
+    struct tide_lua_pool *owner = job->owner;
+    if ((job->order.flags & TIDE_JOB_ALL) == 0) {
+        tide_pool_kick(owner->pool, handed);
+        return;
+    }
+    const double unknown_ns = 1e9;
+    double call_ns = job->function->call_ns;
+    if (call_ns <= 0)
+        call_ns = unknown_ns;
+    tide_pool_nudge(owner->pool,
+                    (uint64_t)(call_ns * tide_pool_queued(owner->pool)));
+    owner->sleepy = 1;
 }
 
 /* Hand out as many spans as the job may have in flight. */
@@ -248,26 +281,27 @@ static void hand_out_job(struct tide_lua_job *job, lua_State *L)
 {
     struct tide_lua_pool *owner = job->owner;
     uint32_t handed = 0, unannounced = 0;
-    while (tide_pool_has_slot(owner->pool) &&
-           tide_job_wants_flight(&job->ledger, worker_count(owner)) &&
-           hand_out_span(job, L)) {
+    while (
+        tide_pool_has_slot(owner->pool) &&
+        tide_job_wants_flight(&job->ledger, tide_pool_workers(owner->pool)) &&
+        hand_out_span(job, L)) {
         unannounced++;
         if (++handed % KICK_EVERY == 1) { /* workers begin while we go on */
-            tide_pool_kick(owner->pool, unannounced);
+            wake_for(job, unannounced);
             unannounced = 0;
         }
     }
     if (unannounced > 0)
-        tide_pool_kick(owner->pool, unannounced);
+        wake_for(job, unannounced);
 }
 
-/* Put an eager job's items into segments, before the script can change them. */
+/* Put a job's items into segments, before the script can change them. */
 static void encode_all(struct tide_lua_job *job, lua_State *L)
 {
-    if ((job->flags & TIDE_JOB_EAGER) == 0)
+    if ((job->order.flags & (TIDE_JOB_EAGER | TIDE_JOB_LAZY)) == 0)
         return;
     job->owner->feeding = job;
-    while (job->encoded < job->total && !job->ledger.stopped)
+    while (tide_job_unencoded(job) > 0 && !job->ledger.stopped)
         if (tide_job_encode_next(job, L, 0) != 0)
             break; /* the rest when memory is given back */
     job->owner->feeding = NULL;
@@ -275,18 +309,18 @@ static void encode_all(struct tide_lua_job *job, lua_State *L)
 
 static void hand_out(struct tide_lua_pool *owner, lua_State *L)
 {
-    struct tide_lua_job **at = &owner->feed;
-    while (*at != NULL && tide_pool_has_slot(owner->pool)) {
-        struct tide_lua_job *job = *at;
+    struct tide_lua_job *next;
+    for (struct tide_lua_job *job = owner->feed;
+         job != NULL && tide_pool_has_slot(owner->pool); job = next) {
+        next = job->feed_next;
         owner->feeding = job;
         hand_out_job(job, L);
         owner->feeding = NULL;
-        if (has_more(job)) {
-            at = &job->feed_next;
+        if (tide_job_has_more(job))
             continue;
-        }
-        tide_job_seal(&job->ledger);
-        leave_feed(at);
+        if (job->complete && job->encoded == job->order.total)
+            tide_job_seal(&job->ledger);
+        leave_feed(job);
         if (tide_job_is_over(
                 &job->ledger)) /* it had no items, or they failed */
             tide_job_retire(job, L);
@@ -339,14 +373,28 @@ static void recover(struct tide_lua_pool *owner, lua_State *L)
     owner->feeding = NULL;
 }
 
-static void step(struct tide_lua_pool *owner, lua_State *L,
-                 struct tide_lua_job *eager)
+/* Streams that nobody holds any more end. */
+static void end_dropped(struct tide_lua_pool *owner, lua_State *L)
+{
+    struct tide_lua_job *next;
+    owner->dropped = 0;
+    for (struct tide_lua_job *job = owner->jobs; job != NULL; job = next) {
+        next = job->next;
+        if (job->dropped)
+            tide_jobs_cancel(job, L);
+    }
+}
+
+void tide_jobs_step_with(struct tide_lua_pool *owner, lua_State *L,
+                         struct tide_lua_job *eager)
 {
     int at = owner->at;
     int failed;
     if (owner->ended)
         return;
     luaL_checkstack(L, 16, "too many nested calls");
+    if (owner->dropped)
+        end_dropped(owner, L);
     do {
         owner->busy = 1;
         lua_pushcfunction(L, step_protected);
@@ -362,101 +410,11 @@ static void step(struct tide_lua_pool *owner, lua_State *L,
     } while (failed);
     if (owner->closed && owner->jobs == NULL)
         tide_pool_close(owner->pool);
+    if (owner->external)
+        tide_pool_arm(owner->pool);
 }
 
 void tide_jobs_step(struct tide_lua_pool *owner, lua_State *L)
 {
-    step(owner, L, NULL);
-}
-
-/* ---- starting ---- */
-
-static struct tide_lua_job *new_job(struct tide_lua_pool *owner, lua_State *L,
-                                    int pool, int items,
-                                    const struct tide_job_order *order)
-{
-    enum { PREALLOCATED_MAX = 1 << 24 };
-    uint64_t total = order->total;
-    struct tide_lua_job *job = lua_newuserdata(L, sizeof *job);
-    *job = (struct tide_lua_job){ .owner = owner,
-                                  .self = LUA_NOREF,
-                                  .flags = order->flags,
-                                  .total = total,
-                                  .is_range = order->is_range,
-                                  .range_first = order->range_first,
-                                  .range_step = order->range_step };
-    tide_job_init(&job->ledger, order->chunk);
-    lua_createtable(L, TIDE_JOB_POOL, 0);
-    lua_createtable(L, total < PREALLOCATED_MAX ? (int)total : 0, 0);
-    lua_rawseti(L, -2, TIDE_JOB_RESULTS);
-    lua_pushvalue(L, items);
-    lua_rawseti(L, -2, TIDE_JOB_ITEMS);
-    lua_pushvalue(L, pool);
-    lua_rawseti(L, -2, TIDE_JOB_POOL);
-    lua_setfenv(L, -2);
-    return job;
-}
-
-struct tide_lua_job *tide_jobs_start(struct tide_lua_pool *owner, lua_State *L,
-                                     int pool, int function, int items,
-                                     const struct tide_job_order *order)
-{
-    struct tide_lua_job *job = new_job(owner, L, pool, items, order);
-    job->function = tide_function_get(owner, L, function);
-    lua_pushvalue(L, -1);
-    job->self = luaL_ref(L, owner->at);
-    link_job(job);
-    tide_job_join_feed(job);
-    step(owner, L, job);
-    return job;
-}
-
-/* ---- waiting ---- */
-
-/* How many outcomes make the next step worth while. */
-static uint32_t worth_waking(const struct tide_lua_pool *owner)
-{
-    const struct tide_lua_job *job = owner->jobs;
-    uint32_t flying = tide_pool_in_flight(owner->pool);
-    if (job == NULL || job->next != NULL || flying < 2)
-        return 1;
-    int more = has_more(job);
-    if (more && job->ledger.fixed_chunk == 0 && job->ledger.sample_items <= 0)
-        return 1; /* the first measurement decides the chunks */
-    return more ? flying / 2 : flying;
-}
-
-static int is_over(const struct tide_lua_pool *owner,
-                   const struct tide_lua_job *job)
-{
-    return job != NULL ? job->state != TIDE_JOB_RUNNING : owner->jobs == NULL;
-}
-
-int tide_jobs_wait(struct tide_lua_pool *owner, lua_State *L,
-                   const struct tide_lua_job *job, uint64_t deadline_ns)
-{
-    for (;;) {
-        if (!is_over(owner, job))
-            tide_jobs_step(owner, L);
-        if (is_over(owner, job))
-            return TIDE_OK;
-        int status =
-            tide_pool_wait(owner->pool, worth_waking(owner), deadline_ns);
-        if (status == TIDE_EINTR)
-            return TIDE_EINTR;
-        if (status == TIDE_ETIMEOUT) {
-            tide_jobs_step(owner, L);
-            return is_over(owner, job) ? TIDE_OK : TIDE_ETIMEOUT;
-        }
-    }
-}
-
-void tide_jobs_push_outcome(lua_State *L, int job)
-{
-    const struct tide_lua_job *ended = lua_touserdata(L, job);
-    lua_getfenv(L, job);
-    lua_rawgeti(L, -1,
-                ended->state == TIDE_JOB_FAILED ? TIDE_JOB_ERROR
-                                                : TIDE_JOB_RESULTS);
-    lua_remove(L, -2);
+    tide_jobs_step_with(owner, L, NULL);
 }

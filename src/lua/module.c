@@ -1,7 +1,7 @@
 /*
- * Plain functions on two kinds of userdata, pools and jobs; the methods a script
- * sees are the Lua half's. Arguments are checked there, so what is wrong here is
- * a bug of ours and raises as such.
+ * Plain functions on two kinds of userdata, pools and jobs (module_jobs.c); the
+ * methods a script sees are the Lua half's. Arguments are checked there, so what
+ * is wrong here is a bug of ours and raises as such.
  *
  * The supervisor is the host's: a userdata in the registry, made by start() and
  * stopped when the state is closed.
@@ -17,9 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KEY_HOST  "tidemill.host"
-#define POOL_TYPE "tidemill.core.pool"
-#define JOB_TYPE  "tidemill.core.job"
+#define KEY_HOST "tidemill.host"
 
 /* ---- the host ---- */
 
@@ -52,20 +50,18 @@ static int core_start(lua_State *L)
 
 /* ---- pools ---- */
 
-/* The pool at `index`; its `pool` is NULL once it has been released. */
-static struct tide_lua_pool *check_pool(lua_State *L, int index)
+struct tide_lua_pool *tide_check_pool(lua_State *L, int index)
 {
-    struct tide_lua_pool *owner = luaL_checkudata(L, index, POOL_TYPE);
+    struct tide_lua_pool *owner = luaL_checkudata(L, index, TIDE_POOL_TYPE);
     if (owner->pool != NULL && !tide_host_is_ours(owner->pool->host))
         luaL_error(L, "the pool belongs to process %d, this is %d",
                    (int)owner->pool->host->supervisor.owner, (int)getpid());
     return owner;
 }
 
-/* The same for a function that works on jobs; its arguments end at `top`. */
-static struct tide_lua_pool *enter_pool(lua_State *L, int top)
+struct tide_lua_pool *tide_enter_pool(lua_State *L, int top)
 {
-    struct tide_lua_pool *owner = check_pool(L, 1);
+    struct tide_lua_pool *owner = tide_check_pool(L, 1);
     lua_settop(L, top);
     tide_jobs_enter(owner, L, 1);
     return owner;
@@ -73,7 +69,7 @@ static struct tide_lua_pool *enter_pool(lua_State *L, int top)
 
 static int pool_gc(lua_State *L)
 {
-    struct tide_lua_pool *owner = luaL_checkudata(L, 1, POOL_TYPE);
+    struct tide_lua_pool *owner = luaL_checkudata(L, 1, TIDE_POOL_TYPE);
     owner->busy = 0;
     tide_jobs_enter(owner, L, 1);
     tide_jobs_free(owner, L);
@@ -140,6 +136,8 @@ static int core_open(lua_State *L)
     lua_rawseti(L, -2, TIDE_POOL_HOST); /* needed as long as the pool lives */
     lua_newtable(L);
     lua_rawseti(L, -2, TIDE_POOL_JOBS);
+    lua_newtable(L);
+    lua_rawseti(L, -2, TIDE_POOL_FINISHED);
     lua_setfenv(L, -2);
     if (tide_pool_open(&pool, host, &options, &err) != TIDE_OK) {
         lua_pushnil(L);
@@ -150,7 +148,7 @@ static int core_open(lua_State *L)
         tide_pool_free(pool);
         return luaL_error(L, "cannot open a pool: out of memory");
     }
-    luaL_getmetatable(L, POOL_TYPE);
+    luaL_getmetatable(L, TIDE_POOL_TYPE);
     lua_setmetatable(L, -2);
     int pool_index = lua_gettop(L);
     int failed = lua_toboolean(L, 3) ? await_start(L, pool) : 0;
@@ -162,35 +160,10 @@ static int core_open(lua_State *L)
     return failed ? failed : 1;
 }
 
-static const char *outcome_text(int status)
-{
-    return status == TIDE_OK      ? "done"
-           : status == TIDE_EINTR ? "interrupted"
-                                  : "timeout";
-}
-
-static uint64_t check_deadline(lua_State *L, int index)
-{
-    return lua_isnoneornil(L, index)
-               ? TIDE_FOREVER
-               : tide_deadline_ns(luaL_checknumber(L, index));
-}
-
-/* wait(pool, job or nil, seconds or nil) -> "done", "timeout", "interrupted" */
-static int core_wait(lua_State *L)
-{
-    struct tide_lua_pool *owner = enter_pool(L, 3);
-    const struct tide_lua_job *job =
-        lua_isnil(L, 2) ? NULL : luaL_checkudata(L, 2, JOB_TYPE);
-    uint64_t deadline_ns = check_deadline(L, 3);
-    lua_pushstring(L, outcome_text(tide_jobs_wait(owner, L, job, deadline_ns)));
-    return 1;
-}
-
 /* step(pool): take in and hand out, without waiting. */
 static int core_step(lua_State *L)
 {
-    struct tide_lua_pool *owner = enter_pool(L, 1);
+    struct tide_lua_pool *owner = tide_enter_pool(L, 1);
     if (owner->pool == NULL)
         return 0;
     tide_host_attend(owner->pool->host);
@@ -198,10 +171,17 @@ static int core_step(lua_State *L)
     return 0;
 }
 
+/* is_busy(pool): are there jobs that are not over? */
+static int core_is_busy(lua_State *L)
+{
+    lua_pushboolean(L, tide_check_pool(L, 1)->jobs != NULL);
+    return 1;
+}
+
 /* close(pool): no new job; the workers end when those there are are over. */
 static int core_close(lua_State *L)
 {
-    struct tide_lua_pool *owner = enter_pool(L, 1);
+    struct tide_lua_pool *owner = tide_enter_pool(L, 1);
     owner->closed = 1;
     if (owner->pool != NULL)
         tide_jobs_step(owner, L);
@@ -212,7 +192,7 @@ static int core_close(lua_State *L)
 static int core_kill(lua_State *L)
 {
     const double patience_s = 5; /* SIGKILL takes no time, but for disk waits */
-    struct tide_lua_pool *owner = enter_pool(L, 1);
+    struct tide_lua_pool *owner = tide_enter_pool(L, 1);
     if (owner->pool == NULL)
         return 0;
     tide_jobs_step(owner, L); /* what has arrived has arrived */
@@ -228,27 +208,97 @@ static int core_kill(lua_State *L)
 /* join(pool, seconds or nil) -> as wait: until no worker is left */
 static int core_join(lua_State *L)
 {
-    struct tide_lua_pool *owner = check_pool(L, 1);
-    uint64_t deadline_ns = check_deadline(L, 2);
+    struct tide_lua_pool *owner = tide_check_pool(L, 1);
+    uint64_t deadline_ns = tide_check_deadline(L, 2);
     int status = owner->pool != NULL ? tide_pool_join(owner->pool, deadline_ns)
                                      : TIDE_OK;
-    lua_pushstring(L, outcome_text(status));
+    lua_pushstring(L, tide_wait_text(status));
     return 1;
 }
 
 /* release(pool): give its memory back, if its workers have ended */
 static int core_release(lua_State *L)
 {
-    struct tide_lua_pool *owner = enter_pool(L, 1);
+    struct tide_lua_pool *owner = tide_enter_pool(L, 1);
     if (owner->pool != NULL && owner->pool->gone)
         tide_jobs_free(owner, L);
+    return 0;
+}
+
+/* seed(pool, seed): items get random numbers of their own */
+static int core_seed(lua_State *L)
+{
+    struct tide_lua_pool *owner = tide_check_pool(L, 1);
+    owner->has_seed = 1;
+    owner->seed = (uint64_t)(int64_t)luaL_checknumber(L, 2);
+    return 0;
+}
+
+/* finished(pool) -> list of jobs with NOTIFY that are over, and forget it; or nil */
+static int core_finished(lua_State *L)
+{
+    struct tide_lua_pool *owner = tide_check_pool(L, 1);
+    if (owner->finished == 0)
+        return 0;
+    owner->finished = 0;
+    lua_getfenv(L, 1);
+    lua_rawgeti(L, -1, TIDE_POOL_FINISHED);
+    lua_newtable(L);
+    lua_rawseti(L, -3, TIDE_POOL_FINISHED);
+    return 1;
+}
+
+/* resize(pool, count) -> true, or false and why not */
+static int core_resize(lua_State *L)
+{
+    struct tide_lua_pool *owner = tide_enter_pool(L, 2);
+    struct tide_error err;
+    if (owner->pool == NULL)
+        return 0;
+    int status =
+        tide_pool_resize(owner->pool, (uint32_t)luaL_checknumber(L, 2), &err);
+    lua_pushboolean(L, status == TIDE_OK);
+    lua_pushstring(L, status == TIDE_OK ? NULL : err.text);
+    return 2;
+}
+
+/* fd(pool) -> descriptor, readable when there is something to do */
+static int core_fd(lua_State *L)
+{
+    struct tide_lua_pool *owner = tide_check_pool(L, 1);
+    struct tide_error err = { .text = "the pool has ended" };
+    int fd = owner->pool != NULL ? tide_pool_fd(owner->pool, &err) : -1;
+    if (fd < 0)
+        return luaL_error(L, "cannot make a descriptor: %s", err.text);
+    owner->external = 1;
+    tide_pool_arm(owner->pool);
+    lua_pushnumber(L, fd);
+    return 1;
+}
+
+/* wait_pools(list of pools, seconds or nil): until one of them has news */
+static int core_wait_pools(lua_State *L)
+{
+    enum { POOLS_MAX = 64 };
+    struct tide_pool *pools[POOLS_MAX];
+    size_t count = 0;
+    uint64_t deadline_ns = tide_check_deadline(L, 2);
+    for (int i = 1; i <= (int)lua_objlen(L, 1) && count < POOLS_MAX; i++) {
+        lua_rawgeti(L, 1, i);
+        struct tide_lua_pool *owner = tide_check_pool(L, -1);
+        lua_pop(L, 1);
+        if (owner->pool != NULL)
+            pools[count++] = owner->pool;
+    }
+    if (count > 0)
+        tide_pools_wait(pools, count, deadline_ns);
     return 0;
 }
 
 /* state(pool) -> "open", "closed", "terminated" or "broken", reason */
 static int core_state(lua_State *L)
 {
-    const struct tide_lua_pool *owner = check_pool(L, 1);
+    const struct tide_lua_pool *owner = tide_check_pool(L, 1);
     const struct tide_pool *pool = owner->pool;
     int broken = pool != NULL && pool->gone && pool->broken;
     const char *state = owner->terminated               ? "terminated"
@@ -263,7 +313,7 @@ static int core_state(lua_State *L)
 /* workers(pool) -> list of the pids there are now */
 static int core_workers(lua_State *L)
 {
-    const struct tide_pool *pool = check_pool(L, 1)->pool;
+    const struct tide_pool *pool = tide_check_pool(L, 1)->pool;
     int count = 0;
     lua_newtable(L);
     for (uint32_t i = 0;
@@ -283,59 +333,32 @@ static void set_count(lua_State *L, const char *name, double value)
     lua_setfield(L, -2, name);
 }
 
-/* stats(pool) -> list of {pid, items, chunks, busy, restarts}, one per worker */
+/*
+ * stats(pool) -> list of {pid, items, chunks, busy, restarts, heap}, one per worker,
+ * and `queued`, `running`: chunks that wait and that are with workers
+ */
 static int core_stats(lua_State *L)
 {
     const double ns_per_s = 1e9;
-    const struct tide_pool *pool = check_pool(L, 1)->pool;
+    const struct tide_pool *pool = tide_check_pool(L, 1)->pool;
     lua_newtable(L);
     for (uint32_t i = 0;
          pool != NULL && i < tide_board_worker_count(&pool->board); i++) {
         const struct tide_worker_record *record = &pool->board.workers[i];
-        lua_createtable(L, 0, 5);
+        lua_createtable(L, 0, 6);
         set_count(L, "pid", atomic_load(&record->pid));
         set_count(L, "items", (double)atomic_load(&record->items));
         set_count(L, "chunks", (double)atomic_load(&record->chunks));
         set_count(L, "busy", (double)atomic_load(&record->busy_ns) / ns_per_s);
         set_count(L, "restarts", atomic_load(&record->restarts));
+        set_count(L, "heap", (double)atomic_load(&record->heap_bytes));
         lua_rawseti(L, -2, (int)i + 1);
     }
+    uint32_t queued = pool != NULL ? tide_pool_queued(pool) : 0;
+    uint32_t flying = pool != NULL ? tide_pool_in_flight(pool) : 0;
+    set_count(L, "queued", queued);
+    set_count(L, "running", flying > queued ? flying - queued : 0);
     return 1;
-}
-
-/* ---- jobs ---- */
-
-/*
- * submit(pool, f, items, total, flags, chunk[, first, step]) -> job
- *
- * `items` is a table, or nil for the range first, first + step, ... of `total`.
- */
-static int core_submit(lua_State *L)
-{
-    struct tide_job_order order = {
-        .total = (uint64_t)luaL_checknumber(L, 4),
-        .flags = (unsigned)luaL_checkint(L, 5),
-        .chunk = (uint32_t)luaL_checkint(L, 6),
-        .is_range = lua_isnil(L, 3),
-        .range_first = luaL_optnumber(L, 7, 0),
-        .range_step = luaL_optnumber(L, 8, 0),
-    };
-    tide_jobs_start(enter_pool(L, 3), L, 1, 2, 3, &order);
-    luaL_getmetatable(L, JOB_TYPE);
-    lua_setmetatable(L, -2);
-    return 1;
-}
-
-/* outcome(job) -> "running", or "done" and results, or "failed" and the error */
-static int core_outcome(lua_State *L)
-{
-    static const char *const states[] = { "running", "done", "failed" };
-    const struct tide_lua_job *job = luaL_checkudata(L, 1, JOB_TYPE);
-    lua_pushstring(L, states[job->state]);
-    if (job->state == TIDE_JOB_RUNNING)
-        return 1;
-    tide_jobs_push_outcome(L, 1);
-    return 2;
 }
 
 /* ---- this process ---- */
@@ -350,6 +373,13 @@ static int core_worker(lua_State *L)
     lua_pushnumber(L, getpid());
     lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_POOL_NAME);
     return 3;
+}
+
+/* is_terminal(descriptor) */
+static int core_is_terminal(lua_State *L)
+{
+    lua_pushboolean(L, isatty(luaL_checkint(L, 1)));
+    return 1;
 }
 
 static int core_cpu_count(lua_State *L)
@@ -386,11 +416,26 @@ static int core_configure(lua_State *L)
 
 static void set_flags(lua_State *L)
 {
-    set_count(L, "UNPACK", TIDE_JOB_UNPACK);
-    set_count(L, "ALL", TIDE_JOB_ALL);
-    set_count(L, "COLLECT", TIDE_JOB_COLLECT);
-    set_count(L, "EAGER", TIDE_JOB_EAGER);
-    set_count(L, "WORKERS_MAX", TIDE_WORKERS_MAX);
+    static const struct {
+        const char *name;
+        unsigned value;
+    } flags[] = {
+        { "UNPACK", TIDE_JOB_UNPACK },
+        { "ALL", TIDE_JOB_ALL },
+        { "COLLECT", TIDE_JOB_COLLECT },
+        { "EAGER", TIDE_JOB_EAGER },
+        { "STREAM", TIDE_JOB_STREAM },
+        { "UNORDERED", TIDE_JOB_UNORDERED },
+        { "LAZY", TIDE_JOB_LAZY },
+        { "NOTIFY", TIDE_JOB_NOTIFY },
+        { "TRUTH", TIDE_JOB_TRUTH },
+        { "EFFECT", TIDE_JOB_EFFECT },
+        { "FOLD", TIDE_JOB_FOLD },
+        { "BROADCAST", TIDE_JOB_BROADCAST },
+        { "WORKERS_MAX", TIDE_WORKERS_MAX },
+    };
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
+        set_count(L, flags[i].name, flags[i].value);
 }
 
 int tide_open_core(lua_State *L)
@@ -398,33 +443,38 @@ int tide_open_core(lua_State *L)
     static const luaL_Reg functions[] = {
         { "start", core_start },
         { "open", core_open },
-        { "submit", core_submit },
-        { "outcome", core_outcome },
-        { "wait", core_wait },
         { "step", core_step },
+        { "is_busy", core_is_busy },
         { "close", core_close },
         { "kill", core_kill },
         { "join", core_join },
         { "release", core_release },
+        { "seed", core_seed },
+        { "finished", core_finished },
+        { "resize", core_resize },
+        { "fd", core_fd },
+        { "wait_pools", core_wait_pools },
         { "state", core_state },
         { "workers", core_workers },
         { "stats", core_stats },
         { "worker", core_worker },
         { "cpu_count", core_cpu_count },
+        { "is_terminal", core_is_terminal },
         { "now", core_now },
         { "cwd", core_cwd },
         { "configure", core_configure },
         { NULL, NULL },
     };
-    luaL_newmetatable(L,
-                      JOB_TYPE); /* while active it is anchored, then empty */
-    luaL_newmetatable(L, POOL_TYPE);
+    luaL_newmetatable(
+        L, TIDE_JOB_TYPE); /* while active it is anchored, then empty */
+    luaL_newmetatable(L, TIDE_POOL_TYPE);
     lua_pushcfunction(L, pool_gc);
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 2);
     lua_newtable(L);
     luaL_setfuncs(L, functions, 0);
     luaL_setfuncs(L, tide_core_codec, 0);
+    luaL_setfuncs(L, tide_core_jobs, 0);
     set_flags(L);
     return 1;
 }

@@ -5,13 +5,33 @@
 #ifndef TIDE_LUA_MODULE_H
 #define TIDE_LUA_MODULE_H
 
+#include "lua/jobs.h"
+
 #include <lauxlib.h>
 #include <lua.h>
+
+#define TIDE_POOL_TYPE "tidemill.core.pool"
+#define TIDE_JOB_TYPE  "tidemill.core.job"
 
 /** The loader of `tidemill.core`. */
 int tide_open_core(lua_State *L);
 
 /** Its functions on values and their bytes. */
 extern const luaL_Reg tide_core_codec[];
+
+/** Its functions on jobs. */
+extern const luaL_Reg tide_core_jobs[];
+
+/** The pool at `index`; its `pool` is NULL once it has been released. */
+struct tide_lua_pool *tide_check_pool(lua_State *L, int index);
+
+/** The pool at 1, for a function that works on jobs; its arguments end at `top`. */
+struct tide_lua_pool *tide_enter_pool(lua_State *L, int top);
+
+/** A number of seconds from now, nil for ever, as a deadline. */
+uint64_t tide_check_deadline(lua_State *L, int index);
+
+/** "done", "timeout", "interrupted" or "notified". */
+const char *tide_wait_text(int status);
 
 #endif

@@ -11,18 +11,29 @@
 
 #include <lua.h>
 
+/** When a worker is to make room for a fresh one; 0: never. */
+struct tide_worker_limits {
+    uint64_t tasks;     /* items it may run */
+    uint64_t rss_bytes; /* private memory it may have between two items */
+};
+
 /** What a worker process runs spans with. */
 struct tide_runner {
     lua_State *L;
     struct tide_codec *codec;
     const struct tide_board *board;
     struct tide_heap heap; /* of the worker's region */
+    struct tide_worker_limits limits;
+    uint64_t tasks_run;
+    uint64_t looked_ns; /* when memory was looked at last */
+    int retires;        /* a limit was reached: no further span */
 
     /* Of the span being run. */
     struct tide_buffer
         out; /* where messages of results go; first, see grow() */
     struct tide_slot *slot;
     struct tide_request request; /* a private copy */
+    uint32_t end; /* run items up to here: `request.count`, or fewer */
     enum tide_args_form form;
     const unsigned char *args;
     const unsigned char *args_end;
@@ -31,7 +42,8 @@ struct tide_runner {
 
 /** Bind a runner to a state and a region. */
 void tide_runner_init(struct tide_runner *runner, lua_State *L,
-                      const struct tide_board *board, struct tide_heap heap);
+                      const struct tide_board *board, struct tide_heap heap,
+                      const struct tide_worker_limits *limits);
 
 /** Set up the stack of the C function that is to run spans. May raise. */
 void tide_runner_enter(struct tide_runner *runner);

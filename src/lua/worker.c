@@ -4,7 +4,7 @@
  *
  * What a worker starts with is the pool's config block, two messages:
  *   1. a table: path, cpath, cwd, name, preload (a list of modules), classes
- *      (registered metatables by name)
+ *      (registered metatables by name), maxtasksperchild, max_rss, memory_limit
  *   2. the initializer and its arguments, or nil
  * The first must be in force before the second is decoded, since functions may
  * name modules that are found on the script's search path. A failure goes into a
@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "lua/errors.h"
+#include "lua/limit.h"
 #include "lua/runner.h"
 #include "lua/state.h"
 #include "shm/wake.h"
@@ -25,6 +26,8 @@
 #include <unistd.h>
 
 static const struct tide_worker_env *self;
+static struct tide_worker_limits limits;
+static struct tide_limit heap_limit;
 
 const struct tide_worker_env *tide_worker_self(void)
 {
@@ -79,6 +82,8 @@ static void seed_random(lua_State *L)
     uint64_t seed = tide_now_ns() ^ (uint64_t)getpid() << 20;
     lua_getglobal(L, "math");
     lua_getfield(L, -1, "randomseed");
+    lua_pushvalue(L, -1);
+    lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_RANDOMSEED);
     lua_pushnumber(L, (double)(seed % (UINT64_C(1) << 53)));
     lua_call(L, 1, 0);
     lua_pop(L, 1);
@@ -128,6 +133,24 @@ static int decode_next(lua_State *L, const unsigned char **at,
     return count;
 }
 
+/* The number in the field `name` of the table on top, 0 for none. */
+static uint64_t get_limit(lua_State *L, const char *name)
+{
+    lua_getfield(L, -1, name);
+    uint64_t value = (uint64_t)lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return value;
+}
+
+static void set_limits(lua_State *L)
+{
+    limits.tasks = get_limit(L, "maxtasksperchild");
+    limits.rss_bytes = get_limit(L, "max_rss");
+    uint64_t heap_bytes = get_limit(L, "memory_limit");
+    if (heap_bytes != 0)
+        tide_limit_set(&heap_limit, L, heap_bytes);
+}
+
 /* Everything before the first task; raises what the initializer raises. */
 static int start(lua_State *L)
 {
@@ -144,6 +167,7 @@ static int start(lua_State *L)
     lua_getfield(L, -1, "name");
     lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_POOL_NAME);
     register_classes(L);
+    set_limits(L);
     lua_getfield(L, -1, "cwd");
     if (lua_isstring(L, -1) && chdir(lua_tostring(L, -1)) != 0)
         luaL_error(L, "cannot change to directory '%s'", lua_tostring(L, -1));
@@ -214,6 +238,14 @@ static void count_work(struct tide_worker_record *record,
                           memory_order_relaxed);
 }
 
+static void count_heap(struct tide_worker_record *record, lua_State *L)
+{
+    const uint64_t kib = 1024;
+    atomic_store_explicit(&record->heap_bytes,
+                          (uint64_t)lua_gc(L, LUA_GCCOUNT, 0) * kib,
+                          memory_order_relaxed);
+}
+
 static void finish_slot(struct loop *loop, int urgent)
 {
     struct tide_worker_env *env = loop->env;
@@ -223,16 +255,17 @@ static void finish_slot(struct loop *loop, int urgent)
     loop->now_ns = tide_now_ns();
     slot->reply.end_ns = loop->now_ns;
     count_work(&env->board->workers[env->index], slot);
+    count_heap(&env->board->workers[env->index], loop->runner.L);
     uint32_t done = loop->slot;
     loop->slot = UINT32_MAX;
     tide_board_finish(env->board, done, env->index, urgent);
 }
 
-/* Claim and run until the board is closed. */
+/* Claim and run until the board is closed, or the worker has done its part. */
 static void serve(struct loop *loop)
 {
     struct tide_worker_env *env = loop->env;
-    for (;;) {
+    while (!loop->runner.retires) {
         uint32_t index;
         if (tide_board_claim(&index, env->board, env->index) != TIDE_OK) {
             if (tide_board_rest(env->board, env->index) != TIDE_OK)
@@ -262,13 +295,14 @@ static int serve_protected(lua_State *L)
     return 0;
 }
 
-static void serve_all(struct tide_worker_env *env, lua_State *L,
-                      const struct tide_heap *heap)
+/* Returns the worker's exit code. */
+static int serve_all(struct tide_worker_env *env, lua_State *L,
+                     const struct tide_heap *heap)
 {
     struct loop loop = { .env = env,
                          .now_ns = tide_now_ns(),
                          .slot = UINT32_MAX };
-    tide_runner_init(&loop.runner, L, env->board, *heap);
+    tide_runner_init(&loop.runner, L, env->board, *heap, &limits);
     lua_settop(L, 0);
     lua_pushnil(L);
     for (;;) {
@@ -276,7 +310,7 @@ static void serve_all(struct tide_worker_env *env, lua_State *L,
         lua_pushlightuserdata(L, &loop);
         lua_pushvalue(L, -3); /* the error that ended the last round */
         if (lua_pcall(L, 2, 1, 0) == 0)
-            return;
+            return loop.runner.retires ? TIDE_EXIT_RETIRED : EXIT_SUCCESS;
         lua_replace(L, 1);
         lua_settop(L, 1);
     }
@@ -295,9 +329,9 @@ static int run(struct tide_worker_env *env)
         return TIDE_EXIT_NOT_STARTED;
     atomic_store(&record->phase, TIDE_WORKER_UP);
     tide_event_raise(env->board->event_fd); /* a host may wait for the start */
-    serve_all(env, L, &heap);
+    int code = serve_all(env, L, &heap);
     lua_close(L); /* finalizers run, files are written out */
-    return EXIT_SUCCESS;
+    return code;
 }
 
 struct tide_worker_ops tide_lua_worker_ops(void)

@@ -15,6 +15,9 @@ struct tide_worker_ops tide_lua_worker_ops(void);
 /** Registry key in a worker: the name of its pool. */
 #define TIDE_KEY_POOL_NAME "tidemill.pool_name"
 
+/** Registry key in a worker: math.randomseed, whatever a script does to it. */
+#define TIDE_KEY_RANDOMSEED "tidemill.randomseed"
+
 /** Who this process is, if it is a worker; else NULL. */
 const struct tide_worker_env *tide_worker_self(void);
 

@@ -41,7 +41,10 @@ void tide_job_destroy(struct tide_job *job,
         release(segment, context);
     }
     free(job->again);
-    tide_job_init(job, job->fixed_chunk);
+    job->again = NULL;
+    job->again_count = job->again_capacity = 0;
+    job->segments_tail = &job->segments;
+    job->cutting = NULL;
 }
 
 void tide_job_add(struct tide_job *job, struct tide_segment *segment)
@@ -66,20 +69,26 @@ double tide_job_mean_ns(const struct tide_job *job)
     return job->sample_items > 0 ? job->sample_ns / job->sample_items : 0;
 }
 
+uint32_t tide_job_chunk_ideal(const struct tide_job *job)
+{
+    double mean_ns = tide_job_mean_ns(job);
+    if (job->sample_items <= 0)
+        return 1;
+    if (mean_ns * CHUNK_MAX <= CHUNK_NS)
+        return CHUNK_MAX;
+    return mean_ns < CHUNK_NS ? (uint32_t)(CHUNK_NS / mean_ns) : 1;
+}
+
 uint32_t tide_job_chunk(const struct tide_job *job, uint64_t left,
                         uint32_t workers)
 {
     if (job->fixed_chunk != 0)
         return job->fixed_chunk;
-    if (job->sample_items <= 0)
-        return 1;
+    uint32_t chunk = tide_job_chunk_ideal(job);
     uint64_t share = left / (SHARES * (uint64_t)workers);
-    double mean_ns = tide_job_mean_ns(job);
-    double wanted = mean_ns > 0 ? CHUNK_NS / mean_ns : CHUNK_MAX;
-    uint64_t chunk = wanted < CHUNK_MAX ? (uint64_t)wanted : CHUNK_MAX;
-    if (chunk > share)
-        chunk = share;
-    return chunk > 0 ? (uint32_t)chunk : 1;
+    if (chunk <= share)
+        return chunk;
+    return share > 0 ? (uint32_t)share : 1;
 }
 
 int tide_job_wants_flight(const struct tide_job *job, uint32_t workers)

@@ -51,7 +51,7 @@ struct tide_job {
 /** @param fixed_chunk  items per span, 0 for adaptive */
 void tide_job_init(struct tide_job *job, uint32_t fixed_chunk);
 
-/** Free the ledger's memory. @param release  called for each segment left */
+/** Free the ledger's memory; its counts stay. @param release  for each segment left */
 void tide_job_destroy(struct tide_job *job,
                       void (*release)(struct tide_segment *, void *),
                       void *context);
@@ -74,6 +74,9 @@ void tide_job_seal(struct tide_job *job);
  */
 uint32_t tide_job_chunk(const struct tide_job *job, uint64_t left,
                         uint32_t workers);
+
+/** How many items make TIDE_CHUNK_NS of work; 1 while nothing was measured. */
+uint32_t tide_job_chunk_ideal(const struct tide_job *job);
 
 /** May one more span go out, or would it only lengthen the queue? */
 int tide_job_wants_flight(const struct tide_job *job, uint32_t workers);

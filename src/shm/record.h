@@ -33,7 +33,8 @@ struct tide_worker_record {
     _Atomic uint64_t items; /* totals over all incarnations */
     _Atomic uint64_t chunks;
     _Atomic uint64_t busy_ns;
-    _Atomic uint64_t mail; /* sequence, slot + 1 only it may run; or 0 */
+    _Atomic uint64_t heap_bytes; /* of its Lua state */
+    _Atomic uint64_t mail;       /* sequence, slot + 1 only it may run; or 0 */
     struct tide_region region;
 };
 

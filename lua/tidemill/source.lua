@@ -1,0 +1,78 @@
+--- Items as a method takes them: a table, a range, or an iterator that is called until nil.
+
+local check = require "tidemill.check"
+local core = require "tidemill.core"
+local range = require "tidemill.range"
+
+local source = {}
+
+local BATCH = 1024   -- items pulled before they are sent
+local SLOW = 20e-6   -- seconds: an iterator that takes longer is not asked for more than one
+
+--- Items as the core takes them.
+---@return table? list        for a table
+---@return integer total      0 for an iterator
+---@return number? first      of a range
+---@return number? step
+---@return function? iterator
+function source.of(method, items, level)
+  if range.is_range(items) then return nil, items.count, items.first, items.step end
+  if type(items) == "function" then return nil, 0, nil, nil, items end
+  check.type("pool:" .. method, "items", items, "table/function", level + 1)
+  return items, #items
+end
+
+--- All there is, in a table.
+function source.pull_all(iterator)
+  local items, count = {}, 0
+  for item in iterator do
+    count = count + 1
+    items[count] = item
+  end
+  return items, count
+end
+
+---@class tidemill.Batch
+---@field items any[]
+---@field count integer
+---@field ended? boolean   the iterator gave nil, or raised
+---@field slow? boolean
+---@field failure? table   { what the iterator raised }
+---@field out integer      items on their way, these included
+
+local function fill(batch, iterator, room)
+  local items, from = batch.items, core.now()
+  for count = 1, math.min(room, BATCH) do
+    local item = iterator()
+    if item == nil then
+      batch.ended = true
+      return
+    end
+    items[count], batch.count = item, count
+    if count == 1 and core.now() - from > SLOW then
+      batch.slow = true
+      return
+    end
+  end
+end
+
+--- Feed a job with the next items of an iterator, as many as its window has room for; only one of a
+--- slow iterator, so that work begins with what there is. What was pulled before the iterator
+--- raised is fed.
+---@param job userdata
+---@param iterator function
+---@param taken integer  results that were taken of a stream
+---@return tidemill.Batch
+function source.feed(job, iterator, taken)
+  local room, out = core.room(job, taken)
+  local batch = { items = {}, count = 0, out = out }
+  if room == 0 then return batch end
+  local ok, problem = pcall(fill, batch, iterator, room)
+  if not ok then batch.failure, batch.ended = { problem }, true end
+  if batch.count > 0 then core.feed(job, batch.items, batch.count) end
+  if batch.ended then core.feed(job, batch.items, 0) end
+  batch.out = out + batch.count
+  return batch
+end
+
+return source
