@@ -11,12 +11,9 @@
  * each. What needs numbers (a table met again, a metatable, a function, depth)
  * begins the message anew, with them.
  */
-#include "lua/encoder.h"
-#include "lua/writer.h"
+#include "lua/encode_cursor.h"
 
-#include <string.h>
-
-enum { PACK_FROM = 8 /* numbers; fewer are no longer with a tag each */ };
+enum { AHEAD = 4 /* values that are on their way to the cache */ };
 
 struct tide_frame {
     struct tide_frame *up;
@@ -24,12 +21,22 @@ struct tide_frame {
     int anchored;
 };
 
-static int put_value_slow(struct tide_encoder *e, uint64_t bits);
-
-static int want_numbers(struct tide_encoder *e)
+static unsigned char *want_numbers(struct tide_encoder *e)
 {
     e->wants_numbers = 1;
-    return -1;
+    return NULL;
+}
+
+static unsigned char *fail_memory(struct tide_encoder *e)
+{
+    tide_encoder_fail_memory(e);
+    return NULL;
+}
+
+unsigned char *tide_cursor_fail_changed(struct tide_encoder *e)
+{
+    tide_encoder_fail_changed(e);
+    return NULL;
 }
 
 /* ---- the Lua stack ---- */
@@ -70,412 +77,312 @@ static void pop(struct tide_encoder *e)
     lua_settop(e->L, -2);
 }
 
-static int at_key(struct tide_encoder *e, uint64_t key)
+unsigned char *tide_cursor_fail_at(struct tide_encoder *e, uint64_t key)
 {
-    if (e->wants_numbers || e->wants_hooks || push(e, key) != 0)
-        return -1;
-    return tide_encoder_at_key(e, lua_gettop(e->L));
+    if (!e->wants_numbers && !e->wants_hooks && push(e, key) == 0)
+        tide_encoder_at_key(e, lua_gettop(e->L));
+    return NULL;
 }
 
-/* ---- scalars ---- */
+/* ---- the message ---- */
 
-static inline int put_number(struct tide_encoder *e, uint64_t bits)
+unsigned char *tide_cursor_grow(struct tide_encoder *e, unsigned char *at,
+                                size_t size)
 {
-    unsigned char *at = tide_buffer_reserve(e->out, TIDE_NUMBER_MAX);
-    if (at == NULL)
-        return tide_encoder_fail_memory(e);
-    unsigned char *end = tide_write_number(at, tide_bits_number(bits));
-    e->out->used += (size_t)(end - at);
-    return 0;
+    tide_cursor_settle(e, at);
+    return tide_buffer_reserve(e->out, size) != NULL ? tide_cursor_resume(e)
+                                                     : fail_memory(e);
 }
 
-static inline int put_string(struct tide_encoder *e,
-                             const struct tide_gc_string *string)
+/* Write the value, pushed, by one of the general functions. */
+static unsigned char *put_by(struct tide_encoder *e, unsigned char *at,
+                             uint64_t bits,
+                             int (*put)(struct tide_encoder *, int))
 {
-    size_t length = string->length;
-    unsigned char *at =
-        tide_buffer_reserve(e->out, 1 + TIDE_VARINT_MAX + length);
-    if (at == NULL)
-        return tide_encoder_fail_memory(e);
-    unsigned char *text = tide_write_string_head(at, length);
-    memcpy(text, tide_gc_string_text(string), length);
-    e->out->used += (size_t)(text - at) + length;
-    return 0;
-}
-
-static inline int put_value(struct tide_encoder *e, uint64_t bits)
-{
-    uint32_t kind = tide_bits_kind(bits);
-    if (kind >= TIDE_KIND_NUMBER)
-        return put_number(e, bits);
-    if (kind == TIDE_KIND_STRING)
-        return put_string(e, tide_bits_pointer(bits));
-    return put_value_slow(e, bits);
-}
-
-/* ---- arrays of numbers ---- */
-
-/* The numbers of a table that has nothing else; 0 if it has, or has few. */
-static uint32_t count_numbers(const struct tide_gc_table *table)
-{
-    const uint64_t *array = table->array;
-    uint32_t size = table->array_size, count = 0;
-    if (size <= PACK_FROM || array[0] != TIDE_BITS_NIL ||
-        table->node_mask != 0 || table->nodes->value != TIDE_BITS_NIL)
-        return 0;
-    while (count + 1 < size && tide_bits_is_number(array[count + 1]))
-        count++;
-    for (uint32_t i = count + 1; i < size; i++)
-        if (array[i] != TIDE_BITS_NIL)
-            return 0;
-    return count >= PACK_FROM ? count : 0;
-}
-
-/* The bytes that the widest of the numbers takes: 8 unless all are whole. */
-static unsigned width_of(const uint64_t *numbers, uint32_t count)
-{
-    int32_t low = 0, high = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        double number = tide_bits_number(numbers[i]);
-        if (!(number >= INT32_MIN && number <= INT32_MAX))
-            return 8;
-        int32_t whole = (int32_t)number;
-        if (tide_bits_of_number(whole) != numbers[i]) /* also for -0 */
-            return 8;
-        low = whole < low ? whole : low;
-        high = whole > high ? whole : high;
-    }
-    if (low >= INT8_MIN && high <= INT8_MAX)
-        return 1;
-    return low >= INT16_MIN && high <= INT16_MAX ? 2 : 4;
-}
-
-static void write_numbers(unsigned char *at, const uint64_t *numbers,
-                          uint32_t count, unsigned width)
-{
-    if (width == 8) {
-        memcpy(at, numbers, count * sizeof *numbers);
-        return;
-    }
-    for (uint32_t i = 0; i < count; i++, at += width) {
-        int32_t whole = (int32_t)tide_bits_number(numbers[i]);
-        memcpy(at, &whole, width); /* little-endian: its low bytes */
-    }
-}
-
-static int put_numbers(struct tide_encoder *e,
-                       const struct tide_gc_table *table, uint32_t count)
-{
-    const uint64_t *numbers = table->array + 1;
-    unsigned width = width_of(numbers, count);
-    size_t bytes = (size_t)count * width;
-    unsigned char *start =
-        tide_buffer_reserve(e->out, 2 + TIDE_VARINT_MAX + bytes);
-    if (start == NULL)
-        return tide_encoder_fail_memory(e);
-    unsigned char *at = start;
-    *at++ = TIDE_TAG_NUMBERS;
-    *at++ = (unsigned char)width;
-    at = tide_write_varint(at, count);
-    write_numbers(at, numbers, count, width);
-    e->out->used += (size_t)(at - start) + bytes;
-    return 0;
-}
-
-/* ---- records ---- */
-
-/* The keys of a table of few pairs with strings as keys; 0 for another. */
-static uint32_t gather_keys(const struct tide_gc_table *table, uint64_t *keys,
-                            uint64_t *hash)
-{
-    uint32_t count = 0;
-    if (table->array_size != 0 || table->node_mask >= TIDE_SHAPE_NODES_MAX)
-        return 0;
-    *hash = 0;
-    for (uint32_t i = 0; i <= table->node_mask; i++) {
-        const struct tide_gc_node *node = &table->nodes[i];
-        if (node->value == TIDE_BITS_NIL)
-            continue;
-        if (count == TIDE_SHAPE_KEYS_MAX ||
-            tide_bits_kind(node->key) != TIDE_KIND_STRING)
-            return 0;
-        keys[count++] = node->key;
-        *hash = (*hash << 7 | *hash >> 57) ^ node->key;
-    }
-    return count;
-}
-
-/* The shape with these keys, met once more; it may have been another before. */
-static struct tide_shape *meet(struct tide_encoder *e, const uint64_t *keys,
-                               uint32_t count, uint64_t hash)
-{
-    uint64_t place = hash * UINT64_C(0x9e3779b97f4a7c15) >> 32;
-    struct tide_shape *shape =
-        &e->codec->shapes.places[place % TIDE_SHAPE_PLACES];
-    int same =
-        shape->generation == e->shape_generation && shape->count == count;
-    for (uint32_t i = 0; i < count && same; i++)
-        same = shape->keys[i] == keys[i];
-    if (!same) {
-        shape->generation = e->shape_generation;
-        shape->met = 0;
-        shape->count = count;
-        memcpy(shape->keys, keys, count * sizeof *keys);
-    }
-    shape->met++;
-    return shape;
-}
-
-/* The tag, and the keys if the shape is new. */
-static int put_shape(struct tide_encoder *e, struct tide_shape *shape)
-{
-    unsigned char *at = tide_buffer_reserve(e->out, 2);
-    if (at == NULL)
-        return tide_encoder_fail_memory(e);
-    e->out->used += 2;
-    if (shape->met > TIDE_SHAPE_FROM) {
-        at[0] = TIDE_TAG_SHAPED;
-        at[1] = (unsigned char)shape->number;
-        return 0;
-    }
-    e->head |= TIDE_HEAD_SHAPES;
-    shape->number = e->shape_count++;
-    at[0] = TIDE_TAG_SHAPE;
-    at[1] = (unsigned char)shape->count;
-    for (uint32_t i = 0; i < shape->count; i++)
-        if (put_string(e, tide_bits_pointer(shape->keys[i])) != 0)
-            return -1;
-    return 0;
-}
-
-static int put_fields(struct tide_encoder *e, const struct tide_gc_table *table,
-                      const uint64_t *keys, uint32_t count)
-{
-    uint32_t at = 0;
-    for (uint32_t i = 0; i <= table->node_mask; i++) {
-        const struct tide_gc_node *node = &table->nodes[i];
-        if (node->value == TIDE_BITS_NIL)
-            continue;
-        if (at == count || node->key != keys[at])
-            return tide_encoder_fail_changed(e);
-        if (put_value(e, node->value) != 0)
-            return at_key(e, keys[at]);
-        at++;
-    }
-    return at == count ? 0 : tide_encoder_fail_changed(e);
-}
-
-/* Write the table as a record. @return 1; 0 if it is none, -1 */
-static int put_record(struct tide_encoder *e, const struct tide_gc_table *table)
-{
-    uint64_t keys[TIDE_SHAPE_KEYS_MAX];
-    uint64_t hash;
-    uint32_t count = gather_keys(table, keys, &hash);
-    if (count == 0)
-        return 0;
-    struct tide_shape *shape = meet(e, keys, count, hash);
-    if (shape->met < TIDE_SHAPE_FROM)
-        return 0;
-    if (shape->met == TIDE_SHAPE_FROM && e->shape_count == TIDE_SHAPES_MAX) {
-        shape->met--;
-        return 0;
-    }
-    return put_shape(e, shape) != 0 || put_fields(e, table, keys, count) != 0
-               ? -1
-               : 1;
+    tide_cursor_settle(e, at);
+    if (push(e, bits) != 0 || put(e, lua_gettop(e->L)) != 0)
+        return NULL;
+    pop(e);
+    return tide_cursor_resume(e);
 }
 
 /* ---- tables ---- */
 
-/* How many values there are from index 1 on without a hole. */
-static uint32_t run_of(const struct tide_gc_table *table)
+/* Large data is mostly on its way from memory: call for what comes soon. */
+static inline void call_for(const uint64_t *array, uint32_t i)
 {
-    uint32_t next = 1;
-    while (next < table->array_size && table->array[next] != TIDE_BITS_NIL)
-        next++;
-    return next - 1;
+    uint64_t far = array[i + AHEAD], near = array[i + AHEAD / 2];
+    if (tide_bits_kind(far) == TIDE_KIND_TABLE ||
+        tide_bits_kind(far) == TIDE_KIND_STRING)
+        __builtin_prefetch(tide_bits_pointer(far));
+    if (tide_bits_kind(near) != TIDE_KIND_TABLE)
+        return;
+    const struct tide_gc_table *soon = tide_bits_pointer(near);
+    __builtin_prefetch(soon->nodes);
 }
 
-static int put_array(struct tide_encoder *e, const struct tide_gc_table *table,
-                     uint32_t run)
+/* The values from 1 on without a hole; how many there were goes to `run`. */
+static unsigned char *put_array(struct tide_encoder *e, unsigned char *at,
+                                const struct tide_gc_table *table,
+                                uint32_t *run)
 {
-    for (uint32_t i = 1; i <= run; i++) {
-        if (i >= table->array_size || table->array[i] == TIDE_BITS_NIL)
-            return tide_encoder_fail_changed(e);
-        if (put_value(e, table->array[i]) != 0)
-            return at_key(e, tide_bits_of_number(i));
+    unsigned char hint = 0;
+    uint32_t i = 1;
+    for (; i < table->array_size; i++) {
+        uint64_t bits = table->array[i];
+        if (bits == TIDE_BITS_NIL)
+            break;
+        if (table->array_size - i > AHEAD)
+            call_for(table->array, i);
+        at = tide_cursor_put(e, at, bits, &hint);
+        if (at == NULL)
+            return tide_cursor_fail_at(e, tide_bits_of_number(i));
     }
-    return 0;
+    *run = i - 1;
+    return at;
 }
 
-static int put_pair(struct tide_encoder *e, uint64_t key, uint64_t value)
+static unsigned char *put_pair(struct tide_encoder *e, unsigned char *at,
+                               uint64_t key, uint64_t value)
 {
-    if (put_value(e, key) != 0 || put_value(e, value) != 0)
-        return at_key(e, key);
-    return 0;
+    unsigned char hint = 0;
+    at = tide_cursor_put(e, at, key, &hint);
+    if (at != NULL)
+        at = tide_cursor_put(e, at, value, &hint);
+    return at != NULL ? at : tide_cursor_fail_at(e, key);
 }
 
-/* All but the values from 1 to `run`; their number goes to `count`. */
-static int put_pairs(struct tide_encoder *e, const struct tide_gc_table *table,
-                     uint32_t run, uint32_t *count)
+/* The values of the array outside of 1 .. `run`; adds their number to `count`. */
+TIDE_OUTLINE static unsigned char *
+put_scattered(struct tide_encoder *e, unsigned char *at,
+              const struct tide_gc_table *table, uint32_t run, uint32_t *count)
 {
-    *count = 0;
     for (uint32_t i = 0; i < table->array_size; i += i == 0 ? run + 1 : 1) {
         uint64_t value = table->array[i];
         if (value == TIDE_BITS_NIL)
             continue;
         ++*count;
-        if (put_pair(e, tide_bits_of_number(i), value) != 0)
-            return -1;
+        at = put_pair(e, at, tide_bits_of_number(i), value);
+        if (at == NULL)
+            return NULL;
     }
-    for (uint32_t i = 0; i <= table->node_mask; i++) {
+    return at;
+}
+
+/* All but the values from 1 to `run`; their number goes to `count`. */
+static inline unsigned char *put_pairs(struct tide_encoder *e,
+                                       unsigned char *at,
+                                       const struct tide_gc_table *table,
+                                       uint32_t run, uint32_t *count)
+{
+    uint32_t pairs = 0;
+    uint32_t size = table->array_size;
+    while (size > run + 1 && table->array[size - 1] == TIDE_BITS_NIL)
+        size--;
+    if (size > 0 && (size > run + 1 || table->array[0] != TIDE_BITS_NIL))
+        at = put_scattered(e, at, table, run, &pairs);
+    for (uint32_t i = 0; at != NULL && i <= table->node_mask; i++) {
         const struct tide_gc_node *node = &table->nodes[i];
         if (node->value == TIDE_BITS_NIL)
             continue;
-        ++*count;
-        if (put_pair(e, node->key, node->value) != 0)
-            return -1;
+        pairs++;
+        at = put_pair(e, at, node->key, node->value);
     }
-    return 0;
+    *count = pairs;
+    return at;
 }
 
-static int put_metatable(struct tide_encoder *e,
-                         const struct tide_gc_table *table)
+static unsigned char *put_metatable(struct tide_encoder *e, unsigned char *at,
+                                    const struct tide_gc_table *table)
 {
-    if (push(e, tide_bits_of(TIDE_KIND_TABLE, table)) != 0 ||
-        tide_encode_metatable(e, lua_gettop(e->L)) != 0)
-        return -1;
-    pop(e);
-    return 0;
+    if (table->metatable == NULL)
+        return tide_cursor_fail_changed(e);
+    return put_by(e, at, tide_bits_of(TIDE_KIND_TABLE, table),
+                  tide_encode_metatable);
 }
 
 /* Counts, values, pairs; a metatable at last. */
-static int put_entries(struct tide_encoder *e,
-                       const struct tide_gc_table *table)
+unsigned char *tide_cursor_put_entries(struct tide_encoder *e,
+                                       unsigned char *at,
+                                       const struct tide_gc_table *table)
 {
-    uint32_t run = run_of(table), pairs;
+    uint32_t run = 0, pairs = 0;
     int has_meta = table->metatable != NULL;
-    uint64_t most = (uint64_t)table->array_size - run + table->node_mask + 1;
-    int small = run <= TIDE_SMALL_TABLE_MAX && most <= TIDE_SMALL_TABLE_MAX;
+    int small =
+        (uint64_t)table->array_size + table->node_mask < TIDE_SMALL_TABLE_MAX;
     unsigned tag = small ? TIDE_TAG_SMALL_TABLE : TIDE_TAG_TABLE;
     size_t count_bytes = small ? 2 : 2 * sizeof(uint32_t);
-    unsigned char *at = tide_buffer_reserve(e->out, 1 + count_bytes);
+    at = tide_cursor_room(e, at, 1 + count_bytes);
     if (at == NULL)
-        return tide_encoder_fail_memory(e);
-    *at = (unsigned char)(has_meta ? tag + 1 : tag);
-    size_t counts = e->out->used + 1;
-    e->out->used += 1 + count_bytes;
-    if (put_array(e, table, run) != 0 || put_pairs(e, table, run, &pairs) != 0)
-        return -1;
-    if (small && pairs > TIDE_SMALL_TABLE_MAX)
-        return tide_encoder_fail_changed(e);
+        return NULL;
+    *at++ = (unsigned char)(has_meta ? tag + 1 : tag);
+    size_t counts = (size_t)(at - e->out->data);
+    e->depth++;
+    at = put_array(e, at + count_bytes, table, &run);
+    if (at != NULL)
+        at = put_pairs(e, at, table, run, &pairs);
+    e->depth--;
+    if (at == NULL)
+        return NULL;
+    if (small && (run > TIDE_SMALL_TABLE_MAX || pairs > TIDE_SMALL_TABLE_MAX))
+        return tide_cursor_fail_changed(e);
     tide_encoder_store_counts(e, counts, small, run, pairs);
-    if (!has_meta)
-        return 0;
-    return table->metatable != NULL ? put_metatable(e, table)
-                                    : tide_encoder_fail_changed(e);
+    return has_meta ? put_metatable(e, at, table) : at;
 }
 
 /* Write a table in the shortest way. */
-static int put_content(struct tide_encoder *e,
-                       const struct tide_gc_table *table)
+static inline unsigned char *put_content(struct tide_encoder *e,
+                                         unsigned char *at,
+                                         const struct tide_gc_table *table,
+                                         unsigned char *hint)
 {
     if (table->metatable != NULL)
-        return put_entries(e, table);
-    uint32_t numbers = count_numbers(table);
-    if (numbers > 0)
-        return put_numbers(e, table, numbers);
-    int done = put_record(e, table);
-    if (done != 0)
-        return done < 0 ? -1 : 0;
-    return put_entries(e, table);
+        return tide_cursor_put_entries(e, at, table);
+    if (table->array_size == 0)
+        return tide_cursor_put_record(e, at, table, hint);
+    uint32_t numbers = table->array_size > TIDE_PACK_FROM
+                           ? tide_cursor_count_numbers(table)
+                           : 0;
+    return numbers > 0 ? tide_cursor_put_numbers(e, at, table, numbers)
+                       : tide_cursor_put_entries(e, at, table);
 }
 
-static int put_body(struct tide_encoder *e, const struct tide_gc_table *table,
-                    int (*put)(struct tide_encoder *,
-                               const struct tide_gc_table *))
+/* In a frame. Without a hint the table is written by its entries. */
+static unsigned char *put_framed(struct tide_encoder *e, unsigned char *at,
+                                 const struct tide_gc_table *table,
+                                 unsigned char *hint)
 {
     struct tide_frame frame = { .up = e->frame, .table = table };
     e->frame = &frame;
-    e->depth++;
-    int failed = put(e, table);
-    e->depth--;
+    at = hint != NULL ? put_content(e, at, table, hint)
+                      : tide_cursor_put_entries(e, at, table);
     e->frame = frame.up;
-    if (failed)
-        return -1;
-    if (frame.anchored)
+    if (at != NULL && frame.anchored)
         pop(e);
-    return 0;
+    return at;
 }
 
 /* A table that has a number; the general case. */
-static int put_numbered(struct tide_encoder *e,
-                        const struct tide_gc_table *table)
+TIDE_OUTLINE static unsigned char *
+put_numbered(struct tide_encoder *e, unsigned char *at,
+             const struct tide_gc_table *table, unsigned char *hint)
 {
     uint64_t bits = tide_bits_of(TIDE_KIND_TABLE, table);
+    tide_cursor_settle(e, at);
     if (table->metatable != NULL) {
         if (push(e, bits) != 0)
-            return -1;
+            return NULL;
         int hooked = tide_encode_hooked(e, lua_gettop(e->L));
         pop(e);
         if (hooked != 0)
-            return hooked < 0 ? -1 : 0;
+            return hooked < 0 ? NULL : tide_cursor_resume(e);
     }
     int referred = tide_encoder_refer(e, table);
-    if (referred != 0)
-        return referred < 0 ? -1 : 0;
-    if (e->depth < TIDE_TABLE_DEPTH)
-        return put_body(e, table, put_content);
-    if (push(e, bits) != 0 || tide_encoder_postpone(e, lua_gettop(e->L)) != 0)
-        return -1;
-    pop(e);
-    return 0;
+    if (referred < 0)
+        return NULL;
+    at = tide_cursor_resume(e);
+    if (referred)
+        return at;
+    return e->depth < TIDE_TABLE_DEPTH
+               ? put_framed(e, at, table, hint)
+               : put_by(e, at, bits, tide_encoder_postpone);
 }
 
-static int put_table(struct tide_encoder *e, const struct tide_gc_table *table)
+static unsigned char *put_tree(struct tide_encoder *e, unsigned char *at,
+                               const struct tide_gc_table *table,
+                               unsigned char *hint);
+
+/* A table from a page other than the last one's. */
+TIDE_OUTLINE static unsigned char *
+put_from_page(struct tide_encoder *e, unsigned char *at,
+              const struct tide_gc_table *table, unsigned char *hint)
 {
-    const struct tide_name *name = tide_names_find(&e->codec->names, table);
-    if (name != NULL && name->kind < TIDE_NAME_METATABLE)
-        return tide_encode_name(e, name);
-    if (e->numbers)
-        return put_numbered(e, table);
+    return tide_tableset_turn(&e->codec->met, table) == 0
+               ? put_tree(e, at, table, hint)
+               : fail_memory(e);
+}
+
+/* A table of a message without numbers; no Lua code runs meanwhile. */
+static inline unsigned char *put_tree(struct tide_encoder *e, unsigned char *at,
+                                      const struct tide_gc_table *table,
+                                      unsigned char *hint)
+{
+    struct tide_tableset *met = &e->codec->met;
     if (table->metatable != NULL || e->depth >= TIDE_TABLE_DEPTH)
         return want_numbers(e);
-    int is_new = tide_tableset_add(&e->codec->met, table);
-    if (is_new < 0)
-        return tide_encoder_fail_memory(e);
-    return is_new ? put_body(e, table, put_content) : want_numbers(e);
+    if (!tide_tableset_is_turned(met, table))
+        return put_from_page(e, at, table, hint);
+    return tide_tableset_mark(met, table) ? put_content(e, at, table, hint)
+                                          : want_numbers(e);
+}
+
+/* A table that may have a name. */
+TIDE_OUTLINE static unsigned char *
+put_suspect(struct tide_encoder *e, unsigned char *at,
+            const struct tide_gc_table *table, unsigned char *hint)
+{
+    const struct tide_name *name = tide_names_find(&e->codec->names, table);
+    if (name == NULL || name->kind >= TIDE_NAME_METATABLE)
+        return e->numbers ? put_numbered(e, at, table, hint)
+                          : put_tree(e, at, table, hint);
+    tide_cursor_settle(e, at);
+    return tide_encode_name(e, name) == 0 ? tide_cursor_resume(e) : NULL;
+}
+
+static inline unsigned char *put_table(struct tide_encoder *e,
+                                       unsigned char *at,
+                                       const struct tide_gc_table *table,
+                                       unsigned char *hint)
+{
+    if (tide_names_may_have(&e->codec->names, table))
+        return put_suspect(e, at, table, hint);
+    if (e->numbers)
+        return put_numbered(e, at, table, hint);
+    return put_tree(e, at, table, hint);
 }
 
 /* ---- values ---- */
 
-/* Not plain data: by the general encoder. */
-static int put_other(struct tide_encoder *e, uint64_t bits)
+/* Not plain data: by the general encoder. Or plain, but without room. */
+TIDE_OUTLINE static unsigned char *put_rest(struct tide_encoder *e,
+                                            unsigned char *at, uint64_t bits)
 {
-    if (!e->numbers)
+    if (tide_bits_kind(bits) > TIDE_KIND_TRUE && !e->numbers)
         return want_numbers(e);
-    if (push(e, bits) != 0 || tide_encode_value(e, lua_gettop(e->L)) != 0)
-        return -1;
-    pop(e);
-    return 0;
+    return put_by(e, at, bits, tide_encode_value);
 }
 
-static int put_value_slow(struct tide_encoder *e, uint64_t bits)
+unsigned char *tide_cursor_put_other(struct tide_encoder *e, unsigned char *at,
+                                     uint64_t bits, unsigned char *hint)
 {
     uint32_t kind = tide_bits_kind(bits);
     if (kind == TIDE_KIND_TABLE)
-        return put_table(e, tide_bits_pointer(bits));
-    if (kind <= TIDE_KIND_TRUE) /* in the order of the tags */
-        return tide_encoder_put_byte(e, TIDE_TAG_NIL + kind);
-    return put_other(e, bits);
+        return put_table(e, at, tide_bits_pointer(bits), hint);
+    if (kind > TIDE_KIND_TRUE || at == e->limit)
+        return put_rest(e, at, bits);
+    *at = (unsigned char)(TIDE_TAG_NIL + kind); /* in the order of the tags */
+    return at + 1;
+}
+
+/* ---- from the general encoder ---- */
+
+static int settle(struct tide_encoder *e, const unsigned char *at)
+{
+    if (at == NULL)
+        return -1;
+    tide_cursor_settle(e, at);
+    return 0;
 }
 
 int tide_encode_table_direct(struct tide_encoder *e, int index)
 {
-    return put_table(e, lua_topointer(e->L, index));
+    unsigned char hint = 0;
+    return settle(e, put_table(e, tide_cursor_resume(e),
+                               lua_topointer(e->L, index), &hint));
 }
 
 int tide_encode_body_direct(struct tide_encoder *e, int index)
 {
-    return put_body(e, lua_topointer(e->L, index), put_entries);
+    return settle(e, put_framed(e, tide_cursor_resume(e),
+                                lua_topointer(e->L, index), NULL));
 }

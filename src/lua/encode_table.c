@@ -6,19 +6,6 @@
 
 #include <string.h>
 
-void tide_encoder_store_counts(struct tide_encoder *e, size_t at, int small,
-                               uint32_t array, uint32_t pairs)
-{
-    unsigned char *counts = e->out->data + at;
-    if (small) {
-        counts[0] = (unsigned char)array;
-        counts[1] = (unsigned char)pairs;
-    } else {
-        memcpy(counts, &array, sizeof array);
-        memcpy(counts + sizeof array, &pairs, sizeof pairs);
-    }
-}
-
 /* A table outgrew its small counts: make room for large ones. */
 static int widen(struct tide_encoder *e, size_t head)
 {

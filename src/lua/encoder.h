@@ -8,6 +8,8 @@
 #include "lua/codec.h"
 #include "lua/layout.h"
 
+#include <string.h>
+
 enum {
     TIDE_LEVEL_SLOTS = 8 /* of the Lua stack, that a level may use */
 };
@@ -18,6 +20,7 @@ struct tide_encoder {
     struct tide_ptrmap *seen; /* objects and cells of the message */
     lua_State *L;
     struct tide_buffer *out;
+    unsigned char *limit; /* end of its room, see encode_cursor.h */
     struct tide_error *err;
     int base;
     int depth;
@@ -74,8 +77,19 @@ void tide_encoder_refresh_names(struct tide_encoder *e);
 int tide_encoder_at_key(struct tide_encoder *e, int index);
 
 /** Write the counts of a table to the message, `at` bytes into the buffer. */
-void tide_encoder_store_counts(struct tide_encoder *e, size_t at, int small,
-                               uint32_t array, uint32_t pairs);
+static inline void tide_encoder_store_counts(struct tide_encoder *e, size_t at,
+                                             int small, uint32_t array,
+                                             uint32_t pairs)
+{
+    unsigned char *counts = e->out->data + at;
+    if (small) {
+        counts[0] = (unsigned char)array;
+        counts[1] = (unsigned char)pairs;
+    } else {
+        memcpy(counts, &array, sizeof array);
+        memcpy(counts + sizeof array, &pairs, sizeof pairs);
+    }
+}
 
 /** Write the body of the table at `index` later, a mark for it now. */
 int tide_encoder_postpone(struct tide_encoder *e, int index);

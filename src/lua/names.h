@@ -70,12 +70,19 @@ static inline uint32_t tide_names_hash(const void *object)
                       (64 - TIDE_NAMES_FILTER_BITS));
 }
 
+/** May there be a name for the object? Says no for most that have none. */
+static inline int tide_names_may_have(const struct tide_names *names,
+                                      const void *object)
+{
+    uint32_t hash = tide_names_hash(object);
+    return (names->filter[hash / 64] >> hash % 64 & 1) != 0;
+}
+
 /** The name of the object with this lua_topointer(), or NULL. */
 static inline const struct tide_name *
 tide_names_find(const struct tide_names *names, const void *object)
 {
-    uint32_t hash = tide_names_hash(object);
-    if ((names->filter[hash / 64] >> hash % 64 & 1) == 0)
+    if (!tide_names_may_have(names, object))
         return NULL;
     uint32_t at = tide_ptrmap_get(&names->index, object, UINT32_MAX);
     return at == UINT32_MAX ? NULL : &names->names[at];

@@ -26,7 +26,10 @@ struct tide_shape {
     uint32_t met;
     uint32_t number; /* from TIDE_SHAPE_FROM on */
     uint32_t count;
-    uint64_t keys[TIDE_SHAPE_KEYS_MAX];
+    uint64_t hash;
+    uint64_t keys[TIDE_SHAPE_KEYS_MAX + 1]; /* 0 behind the last */
+    /* Where the shape of the last table in each field was found. */
+    unsigned char hints[TIDE_SHAPE_KEYS_MAX];
 };
 
 struct tide_shapes {

@@ -54,16 +54,16 @@ static int enlarge(struct tide_tableset *set)
     return 0;
 }
 
-struct tide_tableset_page *tide_tableset_page(struct tide_tableset *set,
-                                              uint64_t key)
+int tide_tableset_turn(struct tide_tableset *set, const void *table)
 {
+    uint64_t key = tide_tableset_key(set, table);
     if ((set->pages == NULL || set->count * 2 > set->mask) && enlarge(set) != 0)
-        return NULL;
+        return -1;
     struct tide_tableset_page *page = find(set, key);
     if (page->key != key) {
         *page = (struct tide_tableset_page){ .key = key };
         set->count++;
     }
     set->last = page;
-    return page;
+    return 0;
 }

@@ -36,27 +36,42 @@ struct tide_tableset {
 void tide_tableset_clear(struct tide_tableset *set);
 void tide_tableset_free(struct tide_tableset *set);
 
-/** The page with this key, made if need be; NULL without memory. */
-struct tide_tableset_page *tide_tableset_page(struct tide_tableset *set,
-                                              uint64_t key);
+/** Turn to the page of the table. @return 0, or -1 without memory */
+int tide_tableset_turn(struct tide_tableset *set, const void *table);
 
-/** @return 1 if the table is new to the set, 0 if not, -1 without memory */
+static inline uint64_t tide_tableset_key(const struct tide_tableset *set,
+                                         const void *table)
+{
+    return set->generation << TIDE_TABLESET_PAGE_BITS |
+           (uint64_t)(uintptr_t)table >> TIDE_TABLESET_PAGE_SHIFT;
+}
+
+/** Is the page of the table the one turned to last? */
+static inline int tide_tableset_is_turned(const struct tide_tableset *set,
+                                          const void *table)
+{
+    return set->last != NULL && set->last->key == tide_tableset_key(set, table);
+}
+
+/** Add a table from the page turned to. @return is it new to the set? */
+static inline int tide_tableset_mark(struct tide_tableset *set,
+                                     const void *table)
+{
+    uint64_t bit = UINT64_C(1)
+                   << ((uint64_t)(uintptr_t)table / TIDE_TABLE_BYTES % 64);
+    int is_new = (set->last->bits & bit) == 0;
+    set->last->bits |= bit;
+    return is_new;
+}
+
+/** Add any table. @return 1 if it is new to the set, 0 if not, -1 without memory */
 static inline int tide_tableset_add(struct tide_tableset *set,
                                     const void *table)
 {
-    uint64_t address = (uint64_t)(uintptr_t)table;
-    uint64_t key = set->generation << TIDE_TABLESET_PAGE_BITS |
-                   address >> TIDE_TABLESET_PAGE_SHIFT;
-    uint64_t bit = UINT64_C(1) << (address / TIDE_TABLE_BYTES % 64);
-    struct tide_tableset_page *page = set->last;
-    if (page == NULL || page->key != key) {
-        page = tide_tableset_page(set, key);
-        if (page == NULL)
-            return -1;
-    }
-    int is_new = (page->bits & bit) == 0;
-    page->bits |= bit;
-    return is_new;
+    if (!tide_tableset_is_turned(set, table) &&
+        tide_tableset_turn(set, table) != 0)
+        return -1;
+    return tide_tableset_mark(set, table);
 }
 
 #endif

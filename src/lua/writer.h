@@ -61,4 +61,33 @@ static inline unsigned char *tide_write_string_head(unsigned char *at,
     return tide_write_varint(at, length);
 }
 
+/**
+ * The bytes of a string. Most are short: two words that may overlap take less time
+ * than a call.
+ */
+static inline void tide_write_text(unsigned char *at, const char *text,
+                                   size_t length)
+{
+    uint64_t head, tail;
+    uint32_t short_head, short_tail;
+    if (length >= sizeof head && length <= 2 * sizeof head) {
+        memcpy(&head, text, sizeof head);
+        memcpy(&tail, text + length - sizeof tail, sizeof tail);
+        memcpy(at, &head, sizeof head);
+        memcpy(at + length - sizeof tail, &tail, sizeof tail);
+    } else if (length >= sizeof short_head && length < sizeof head) {
+        memcpy(&short_head, text, sizeof short_head);
+        memcpy(&short_tail, text + length - sizeof short_tail,
+               sizeof short_tail);
+        memcpy(at, &short_head, sizeof short_head);
+        memcpy(at + length - sizeof short_tail, &short_tail, sizeof short_tail);
+    } else if (length > 2 * sizeof head) {
+        memcpy(at, text, length);
+    } else if (length > 0) { /* 1 to 3 */
+        at[0] = (unsigned char)text[0];
+        at[length / 2] = (unsigned char)text[length / 2];
+        at[length - 1] = (unsigned char)text[length - 1];
+    }
+}
+
 #endif
