@@ -203,6 +203,17 @@ static int is_nan(lua_State *L, int index)
            lua_tonumber(L, index) != lua_tonumber(L, index);
 }
 
+static int decode_array(struct tide_decoder *d, uint32_t count)
+{
+    int table = lua_gettop(d->L);
+    for (uint32_t i = 1; i <= count; i++) {
+        if (tide_decode_value(d) != 0)
+            return -1;
+        lua_rawseti(d->L, table, (int)i);
+    }
+    return 0;
+}
+
 static int decode_pairs(struct tide_decoder *d, uint32_t count)
 {
     int table = lua_gettop(d->L);
@@ -253,9 +264,13 @@ static int fill_table(struct tide_decoder *d, const struct table_head *head)
     lua_State *L = d->L;
     if (tide_decoder_enter(d) != 0)
         return -1;
-    if (tide_decode_array(d, head->array) != 0 ||
-        decode_pairs(d, head->pairs) != 0)
+    if (d->codec->reads_layout) {
+        if (tide_decode_fill_direct(d, head->array, head->pairs) != 0)
+            return -1;
+    } else if (decode_array(d, head->array) != 0 ||
+               decode_pairs(d, head->pairs) != 0) {
         return -1;
+    }
     if (head->has_meta) {
         if (tide_decode_value(d) != 0)
             return -1;

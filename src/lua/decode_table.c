@@ -1,159 +1,10 @@
 /*
- * Arrays, packed numbers and records: what is decoded in bulk. Where the layout of
- * tables is known, values are stored directly into a fresh table, and a record gets
- * its keys from a model, as a table constructor does. Each store looks first
- * whether the place is still there and may be written to: a hook may have got hold
- * of the table, and the collector may have visited it. If not, and where the
- * layout is not known, the public functions do it.
+ * Packed numbers, and the shapes of records. Where the layout of tables is known,
+ * a record gets its keys from a model, as a table constructor does.
  */
 #include "lua/decoder.h"
 
 #include <stdlib.h>
-
-/* What read_item() did. */
-enum item {
-    ITEM_BITS,   /* a number, boolean or nil; nothing was pushed */
-    ITEM_OBJECT, /* pushed; its bits are known too */
-    ITEM_VALUE,  /* pushed */
-    ITEM_FAILED = -1
-};
-
-/* ---- values ---- */
-
-static inline double read_packed(const unsigned char *at, unsigned width)
-{
-    int16_t half;
-    int32_t whole;
-    double number;
-    switch (width) {
-    case 1:
-        return (signed char)*at;
-    case 2:
-        memcpy(&half, at, sizeof half);
-        return half;
-    case 4:
-        memcpy(&whole, at, sizeof whole);
-        return whole;
-    default:
-        memcpy(&number, at, sizeof number);
-        return number;
-    }
-}
-
-static int is_table_tag(unsigned tag)
-{
-    return (tag >= TIDE_TAG_SMALL_TABLE && tag <= TIDE_TAG_TABLE_META) ||
-           (tag >= TIDE_TAG_NUMBERS && tag <= TIDE_TAG_SHAPED) ||
-           tag == TIDE_TAG_LATER_TABLE;
-}
-
-static enum item read_object(struct tide_decoder *d, unsigned tag,
-                             uint64_t *bits)
-{
-    enum tide_kind kind =
-        is_table_tag(tag) ? TIDE_KIND_TABLE
-        : tag >= TIDE_TAG_SHORT_STRING || tag == TIDE_TAG_STRING
-            ? TIDE_KIND_STRING
-            : TIDE_KIND_NIL;
-    if (tide_decode_value(d) != 0)
-        return ITEM_FAILED;
-    if (kind == TIDE_KIND_NIL)
-        return ITEM_VALUE;
-    *bits = tide_bits_of(kind, lua_topointer(d->L, -1));
-    return ITEM_OBJECT;
-}
-
-/* The size of a number's bytes behind its tag; 0 for any other tag. */
-static inline size_t size_of_number(unsigned tag)
-{
-    return tag == TIDE_TAG_DOUBLE  ? sizeof(double)
-           : tag == TIDE_TAG_INT32 ? sizeof(int32_t)
-           : tag == TIDE_TAG_INT16 ? sizeof(int16_t)
-                                   : 0;
-}
-
-/* Read a value; only what is allocated is pushed. */
-static enum item read_item(struct tide_decoder *d, uint64_t *bits)
-{
-    struct tide_reader *in = &d->in;
-    if (in->at == in->end)
-        return (enum item)tide_decoder_fail_bytes(d);
-    unsigned tag = *in->at;
-    if (tag >= TIDE_TAG_SMALL_INT) {
-        *bits = tide_bits_of_number(tag - TIDE_TAG_SMALL_INT);
-        in->at++;
-        return ITEM_BITS;
-    }
-    if (tag <= TIDE_TAG_TRUE) { /* the kinds are in the same order */
-        *bits = TIDE_BITS_PLAIN(tag);
-        in->at++;
-        return ITEM_BITS;
-    }
-    size_t size = size_of_number(tag);
-    if (size == 0)
-        return read_object(d, tag, bits);
-    if (tide_read_left(in) <= size)
-        return (enum item)tide_decoder_fail_bytes(d);
-    *bits = tide_bits_of_number(read_packed(in->at + 1, (unsigned)size));
-    in->at += 1 + size;
-    return ITEM_BITS;
-}
-
-/* Push what read_item() left as bits. */
-static void push_item(struct tide_decoder *d, enum item item, uint64_t bits)
-{
-    if (item != ITEM_BITS)
-        return;
-    if (tide_bits_is_number(bits))
-        lua_pushnumber(d->L, tide_bits_number(bits));
-    else if (bits == TIDE_BITS_NIL)
-        lua_pushnil(d->L);
-    else
-        lua_pushboolean(d->L, bits == TIDE_BITS_TRUE);
-}
-
-/* May the item be stored in the table directly? */
-static int may_store(const struct tide_gc_table *table, enum item item)
-{
-    return item == ITEM_BITS ||
-           (item == ITEM_OBJECT && tide_layout_is_white(table));
-}
-
-/* ---- arrays ---- */
-
-static int decode_array_api(struct tide_decoder *d, uint32_t count)
-{
-    int table = lua_gettop(d->L);
-    for (uint32_t i = 1; i <= count; i++) {
-        if (tide_decode_value(d) != 0)
-            return -1;
-        lua_rawseti(d->L, table, (int)i);
-    }
-    return 0;
-}
-
-int tide_decode_array(struct tide_decoder *d, uint32_t count)
-{
-    if (!d->codec->reads_layout)
-        return decode_array_api(d, count);
-    int index = lua_gettop(d->L);
-    struct tide_gc_table *table = tide_gc_table_at(d->L, index);
-    for (uint32_t i = 1; i <= count; i++) {
-        uint64_t bits = TIDE_BITS_NIL;
-        enum item item = read_item(d, &bits);
-        if (item == ITEM_FAILED)
-            return -1;
-        if (i < table->array_size && may_store(table, item)) {
-            table->array[i] = bits;
-            if (item != ITEM_BITS)
-                lua_settop(d->L, index);
-        } else {
-            push_item(d, item, bits);
-            lua_rawseti(d->L, index, (int)i);
-        }
-    }
-    return 0;
-}
 
 /* ---- packed numbers ---- */
 
@@ -161,8 +12,8 @@ static void store_packed(uint64_t *array, const unsigned char *at,
                          unsigned width, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
-        array[i] =
-            tide_bits_of_number(read_packed(at + (size_t)i * width, width));
+        array[i] = tide_bits_of_number(
+            tide_read_number(at + (size_t)i * width, width));
 }
 
 static void store_numbers(uint64_t *array, const unsigned char *at,
@@ -195,7 +46,7 @@ int tide_decode_numbers(struct tide_decoder *d)
         return 0;
     }
     for (int i = 0; i < (int)count; i++) {
-        lua_pushnumber(L, read_packed(at + (size_t)i * width, width));
+        lua_pushnumber(L, tide_read_number(at + (size_t)i * width, width));
         lua_rawseti(L, -2, i + 1);
     }
     return 0;
@@ -223,6 +74,7 @@ static int place_keys(struct tide_decoder *d, struct tide_model *model)
         if (i > table->node_mask || i >= TIDE_SHAPE_NODES_MAX)
             return -1;
         model->place[k] = (uint8_t)i;
+        model->keys[k] = key;
     }
     return 0;
 }
@@ -283,8 +135,7 @@ static int define_shape(struct tide_decoder *d, uint32_t shape)
     return add_model(d, &model);
 }
 
-/* Store the value on top by the public functions, and pop it. */
-static void store_field(struct tide_decoder *d, uint32_t shape, int k)
+void tide_decode_store_field(struct tide_decoder *d, uint32_t shape, int k)
 {
     lua_State *L = d->L;
     lua_rawgeti(L, d->shapes, keys_of(shape));
@@ -294,50 +145,29 @@ static void store_field(struct tide_decoder *d, uint32_t shape, int k)
     lua_rawset(L, -3);
 }
 
-/* The values of the record on top. */
-static int decode_fields(struct tide_decoder *d, uint32_t shape,
-                         const struct tide_model *model)
-{
-    int index = lua_gettop(d->L);
-    struct tide_gc_table *table = tide_gc_table_at(d->L, index);
-    for (int k = 0; k < model->count; k++) {
-        uint64_t bits = TIDE_BITS_NIL;
-        enum item item = read_item(d, &bits);
-        if (item == ITEM_FAILED)
-            return -1;
-        uint8_t place = model->place[k];
-        if (model->table != NULL && table->node_mask >= place &&
-            table->nodes[place].key == model->table->nodes[place].key &&
-            may_store(table, item)) {
-            table->nodes[place].value = bits;
-            if (item != ITEM_BITS)
-                lua_settop(d->L, index);
-        } else {
-            push_item(d, item, bits);
-            store_field(d, shape, k);
-        }
-    }
-    return 0;
-}
-
 /* Push a record of the shape. */
-static int decode_record(struct tide_decoder *d, uint32_t shape)
+static int decode_record_api(struct tide_decoder *d, uint32_t shape)
 {
-    /* A copy: the list may move when a value within defines a shape. */
-    struct tide_model model = d->codec->models[d->first_model + shape];
-    if (model.count > tide_read_left(&d->in))
+    int count = d->codec->models[d->first_model + shape].count;
+    if ((size_t)count > tide_read_left(&d->in))
         return tide_decoder_fail_bytes(d);
-    lua_createtable(d->L, 0, model.count);
+    lua_createtable(d->L, 0, count);
     tide_decoder_number(d);
     if (tide_decoder_enter(d) != 0)
         return -1;
-    if (model.table != NULL &&
-        tide_layout_take_keys(tide_gc_table_at(d->L, -1), model.table) != 0)
-        model.table = NULL;
-    if (decode_fields(d, shape, &model) != 0)
-        return -1;
+    for (int k = 0; k < count; k++) {
+        if (tide_decode_value(d) != 0)
+            return -1;
+        tide_decode_store_field(d, shape, k);
+    }
     d->depth--;
     return 0;
+}
+
+static int decode_record(struct tide_decoder *d, uint32_t shape)
+{
+    return d->codec->reads_layout ? tide_decode_record_direct(d, shape)
+                                  : decode_record_api(d, shape);
 }
 
 int tide_decode_shape(struct tide_decoder *d)

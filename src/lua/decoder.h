@@ -41,8 +41,13 @@ int tide_decoder_enter(struct tide_decoder *d);
 
 /** Push one value, for which the caller has room. @return 0, -1 */
 int tide_decode_value(struct tide_decoder *d);
-/** The elements 1 .. count of the fresh table on top. */
-int tide_decode_array(struct tide_decoder *d, uint32_t count);
+/** Fill the fresh table on top: the elements 1 .. `array`, then pairs. */
+int tide_decode_fill_direct(struct tide_decoder *d, uint32_t array,
+                            uint32_t pairs);
+/** Push a record of the shape, which is defined. */
+int tide_decode_record_direct(struct tide_decoder *d, uint32_t shape);
+/** Store the value on top under key `k` of the shape in the table below it. */
+void tide_decode_store_field(struct tide_decoder *d, uint32_t shape, int k);
 /** Push the table that follows the tag. */
 int tide_decode_numbers(struct tide_decoder *d);
 int tide_decode_shape(struct tide_decoder *d);

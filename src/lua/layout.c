@@ -160,6 +160,28 @@ static int empty_fits(lua_State *L)
            is_address(table->nodes) && table->nodes->value == TIDE_BITS_NIL;
 }
 
+/* Is the stack's top where it is thought to be, and its room? */
+static int stack_fits(lua_State *L)
+{
+    const struct tide_gc_state *state = tide_gc_state_of(L);
+    const uint64_t *top = state->top;
+    if (!is_address(top) || !is_address(state->base) ||
+        top - state->base != lua_gettop(L))
+        return 0;
+    for (int i = 0; i < SAMPLES; i++) {
+        push_sample(L, i);
+        if (state->top - top != i + 1 || tide_stack_bits(L) != bits_at(L, -1))
+            return 0;
+    }
+    if (!lua_checkstack(L, LARGE_COUNT) ||
+        !tide_stack_has_room(L, LARGE_COUNT - 1) ||
+        tide_stack_has_room(L, 1000 * LARGE_COUNT))
+        return 0;
+    int count = lua_gettop(L);
+    tide_stack_drop(L, 3);
+    return lua_gettop(L) == count - 3;
+}
+
 /* ---- writing ---- */
 
 static int array_takes(lua_State *L)
@@ -221,6 +243,32 @@ static int keys_take(lua_State *L)
     return 1;
 }
 
+/* Is a pair found, and counted, that was put where its key alone says? */
+static int field_takes(lua_State *L)
+{
+    int top = lua_gettop(L);
+    for (int i = 3; i < 6; i++) {
+        lua_settop(L, top);
+        lua_createtable(L, 0, SAMPLES);
+        struct tide_gc_table *table = tide_gc_table_at(L, -1);
+        push_sample(L, i);
+        uint64_t key = tide_stack_bits(L);
+        if (tide_layout_put_field(table, key, tide_bits_of_number(i)) != 0 ||
+            tide_layout_put_field(table, key, TIDE_BITS_TRUE) == 0)
+            return 0;
+        lua_pop(L, 1);
+        if (!has_field(L, i))
+            return 0;
+        for (int more = 1; more <= SAMPLES; more++) { /* it has to grow */
+            lua_pushboolean(L, 1);
+            lua_rawseti(L, -2, -more);
+        }
+        if (!has_field(L, i))
+            return 0;
+    }
+    return 1;
+}
+
 static int metatable_takes(lua_State *L)
 {
     int top = lua_gettop(L);
@@ -250,8 +298,9 @@ static int metatable_takes(lua_State *L)
 int tide_layout_learn(const struct tide_bytecode_format *format, lua_State *L)
 {
     static int (*const steps[])(lua_State *) = {
-        small_array_fits, large_array_fits, nodes_fit,       empty_fits,
-        array_takes,      keys_take,        metatable_takes,
+        stack_fits, small_array_fits, large_array_fits,
+        nodes_fit,  empty_fits,       array_takes,
+        keys_take,  field_takes,      metatable_takes,
     };
     const uint16_t one = 1;
     int top = lua_gettop(L);

@@ -58,6 +58,19 @@ struct tide_gc_table {
     struct tide_gc_node *free;
 };
 
+/** A coroutine, or the main one: a lua_State. */
+struct tide_gc_state {
+    uint64_t next;
+    unsigned char marked;
+    unsigned char type;
+    unsigned char unused[2];
+    uint64_t global;
+    uint64_t gray;
+    uint64_t *base;
+    uint64_t *top;     /* where the next value is pushed */
+    uint64_t *maximum; /* so far the stack needs not grow */
+};
+
 /*
  * A value is 64 bits: a double, or one of the negative NaNs that no operation
  * yields, with a kind in the upper 17 bits and mostly a pointer below.
@@ -128,6 +141,30 @@ static inline struct tide_gc_table *tide_gc_table_at(lua_State *L, int index)
     return (struct tide_gc_table *)(uintptr_t)lua_topointer(L, index);
 }
 
+static inline struct tide_gc_state *tide_gc_state_of(lua_State *L)
+{
+    return (struct tide_gc_state *)(void *)L;
+}
+
+/** The value on top of the stack. */
+static inline uint64_t tide_stack_bits(lua_State *L)
+{
+    return tide_gc_state_of(L)->top[-1];
+}
+
+/** Pop `count` values. */
+static inline void tide_stack_drop(lua_State *L, int count)
+{
+    tide_gc_state_of(L)->top -= count;
+}
+
+/** Can so many values be pushed? */
+static inline int tide_stack_has_room(lua_State *L, int count)
+{
+    const struct tide_gc_state *state = tide_gc_state_of(L);
+    return state->maximum - state->top > count;
+}
+
 /** May objects be stored in the table just so? True for every fresh table. */
 static inline int tide_layout_is_white(const struct tide_gc_table *table)
 {
@@ -148,11 +185,32 @@ static inline int tide_layout_take_keys(struct tide_gc_table *fresh,
     for (uint32_t i = 0; i <= model->node_mask; i++) {
         const struct tide_gc_node *node = &model->nodes[i];
         fresh->nodes[i].key = node->key;
-        fresh->nodes[i].next = node->next == NULL
-                                   ? NULL
-                                   : fresh->nodes + (node->next - model->nodes);
+        if (node->next != NULL)
+            fresh->nodes[i].next = fresh->nodes + (node->next - model->nodes);
     }
     fresh->no_metamethods = 0;
+    return 0;
+}
+
+/**
+ * Give a table a pair, whose key is a string, if its place is free: then the table
+ * has no such key yet.
+ *
+ * @return 0, or -1 if it has to be done by the public functions
+ */
+static inline int tide_layout_put_field(struct tide_gc_table *table,
+                                        uint64_t key, uint64_t value)
+{
+    const struct tide_gc_string *string = tide_bits_pointer(key);
+    struct tide_gc_node *node = &table->nodes[string->id & table->node_mask];
+    /* A mask of 0 is that of the one node which all empty tables share. */
+    if (table->node_mask == 0 || node->key != TIDE_BITS_NIL ||
+        node->value != TIDE_BITS_NIL || node->next != NULL ||
+        !tide_layout_is_white(table))
+        return -1;
+    node->key = key;
+    node->value = value;
+    table->no_metamethods = 0;
     return 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct tide_reader {
     const unsigned char *at;
@@ -50,6 +51,27 @@ static inline uint64_t tide_read_varint(struct tide_reader *in)
     }
     in->bad = 1;
     return 0;
+}
+
+/** A number of so many bytes: 1, 2 and 4 are signed and whole, 8 is a double. */
+static inline double tide_read_number(const unsigned char *at, size_t width)
+{
+    int16_t half;
+    int32_t whole;
+    double number;
+    switch (width) {
+    case 1:
+        return (signed char)*at;
+    case 2:
+        memcpy(&half, at, sizeof half);
+        return half;
+    case 4:
+        memcpy(&whole, at, sizeof whole);
+        return whole;
+    default:
+        memcpy(&number, at, sizeof number);
+        return number;
+    }
 }
 
 #endif

@@ -40,6 +40,7 @@ struct tide_shapes {
 /** What the decoder needs to make a table of a shape. */
 struct tide_model {
     const struct tide_gc_table *table; /* anchored; NULL if not to be copied */
+    uint64_t keys[TIDE_SHAPE_KEYS_MAX];
     uint8_t count;
     uint8_t place[TIDE_SHAPE_KEYS_MAX]; /* of each key among the nodes */
 };
