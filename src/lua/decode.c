@@ -12,6 +12,7 @@
  *             shapes' keys and models
  *   ...       the values
  */
+#include "base/pages.h"
 #include "lua/decoder.h"
 
 #include <lauxlib.h>
@@ -85,7 +86,10 @@ static int decode_string(struct tide_decoder *d, uint64_t length)
     const unsigned char *bytes = tide_read(&d->in, length);
     if (bytes == NULL)
         return tide_decoder_fail_bytes(d);
-    lua_pushlstring(d->L, (const char *)bytes, (size_t)length);
+    if (length >= TIDE_PAGES_FROM)
+        tide_decoder_push_large(d, bytes, (size_t)length);
+    else
+        lua_pushlstring(d->L, (const char *)bytes, (size_t)length);
     return 0;
 }
 

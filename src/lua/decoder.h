@@ -39,6 +39,10 @@ uint32_t tide_decoder_number(struct tide_decoder *d);
 /** Go a level deeper, with room on the stack; the caller decrements `depth`. */
 int tide_decoder_enter(struct tide_decoder *d);
 
+/** Push a string of TIDE_PAGES_FROM bytes or more. May raise for memory. */
+void tide_decoder_push_large(struct tide_decoder *d, const unsigned char *bytes,
+                             size_t length);
+
 /** Push one value, for which the caller has room. @return 0, -1 */
 int tide_decode_value(struct tide_decoder *d);
 /** Fill the fresh table on top: the elements 1 .. `array`, then pairs. */

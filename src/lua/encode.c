@@ -13,6 +13,7 @@
  * No value is allocated for plain data. A failure unwinds through the levels,
  * and each adds its step to the path in the error text.
  */
+#include "base/pages.h"
 #include "lua/encoder.h"
 #include "lua/writer.h"
 
@@ -97,6 +98,8 @@ int tide_encoder_put(struct tide_encoder *e, const void *bytes, size_t size)
     unsigned char *at = tide_buffer_reserve(e->out, size);
     if (at == NULL)
         return tide_encoder_fail_memory(e);
+    if (size >= TIDE_PAGES_FROM)
+        tide_pages_make(at, size);
     memcpy(at, bytes, size);
     e->out->used += size;
     return 0;

@@ -10,6 +10,7 @@
 #ifndef TIDE_LUA_ENCODE_CURSOR_H
 #define TIDE_LUA_ENCODE_CURSOR_H
 
+#include "base/pages.h"
 #include "lua/encoder.h"
 #include "lua/writer.h"
 
@@ -30,6 +31,10 @@ unsigned char *tide_cursor_grow(struct tide_encoder *e, unsigned char *at,
  */
 unsigned char *tide_cursor_put_other(struct tide_encoder *e, unsigned char *at,
                                      uint64_t bits, unsigned char *hint);
+
+/** A string of TIDE_PAGES_FROM bytes or more. */
+unsigned char *tide_cursor_put_large(struct tide_encoder *e, unsigned char *at,
+                                     const struct tide_gc_string *string);
 
 /** The numbers of a table that has nothing else; 0 if it has, or has few. */
 uint32_t tide_cursor_count_numbers(const struct tide_gc_table *table);
@@ -85,6 +90,8 @@ tide_cursor_put_string(struct tide_encoder *e, unsigned char *at,
                        const struct tide_gc_string *string)
 {
     size_t length = string->length;
+    if (length >= TIDE_PAGES_FROM)
+        return tide_cursor_put_large(e, at, string);
     at = tide_cursor_room(e, at, 1 + TIDE_VARINT_MAX + length);
     if (at == NULL)
         return NULL;

@@ -343,6 +343,17 @@ static inline unsigned char *put_table(struct tide_encoder *e,
 
 /* ---- values ---- */
 
+unsigned char *tide_cursor_put_large(struct tide_encoder *e, unsigned char *at,
+                                     const struct tide_gc_string *string)
+{
+    tide_cursor_settle(e, at);
+    return tide_encoder_put_tagged(e, TIDE_TAG_STRING, string->length) == 0 &&
+                   tide_encoder_put(e, tide_gc_string_text(string),
+                                    string->length) == 0
+               ? tide_cursor_resume(e)
+               : NULL;
+}
+
 /* Not plain data: by the general encoder. Or plain, but without room. */
 TIDE_OUTLINE static unsigned char *put_rest(struct tide_encoder *e,
                                             unsigned char *at, uint64_t bits)

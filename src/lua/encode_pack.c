@@ -165,26 +165,31 @@ find_shape(struct tide_encoder *e, const struct tide_gc_table *table,
     return shape;
 }
 
-/* The tag, and the keys if the shape is new. */
-static unsigned char *put_shape(struct tide_encoder *e, unsigned char *at,
-                                struct tide_shape *shape)
+/* The tag and the keys of a new shape. */
+TIDE_OUTLINE static unsigned char *define_shape(struct tide_encoder *e,
+                                                unsigned char *at,
+                                                struct tide_shape *shape)
+{
+    e->head |= TIDE_HEAD_SHAPES;
+    shape->number = e->shape_count++;
+    *at++ = TIDE_TAG_SHAPE;
+    *at++ = (unsigned char)shape->count;
+    for (uint32_t i = 0; i < shape->count && at != NULL; i++)
+        at = tide_cursor_put_string(e, at, tide_bits_pointer(shape->keys[i]));
+    return at;
+}
+
+static inline unsigned char *
+put_shape(struct tide_encoder *e, unsigned char *at, struct tide_shape *shape)
 {
     at = tide_cursor_room(e, at, 2);
     if (at == NULL)
         return NULL;
-    if (shape->met > TIDE_SHAPE_FROM) {
-        at[0] = TIDE_TAG_SHAPED;
-        at[1] = (unsigned char)shape->number;
-        return at + 2;
-    }
-    e->head |= TIDE_HEAD_SHAPES;
-    shape->number = e->shape_count++;
-    at[0] = TIDE_TAG_SHAPE;
-    at[1] = (unsigned char)shape->count;
-    at += 2;
-    for (uint32_t i = 0; i < shape->count && at != NULL; i++)
-        at = tide_cursor_put_string(e, at, tide_bits_pointer(shape->keys[i]));
-    return at;
+    if (shape->met == TIDE_SHAPE_FROM)
+        return define_shape(e, at, shape);
+    at[0] = TIDE_TAG_SHAPED;
+    at[1] = (unsigned char)shape->number;
+    return at + 2;
 }
 
 /*

@@ -1,8 +1,9 @@
 /*
  * Each step reads only memory that the steps before have shown to be there: first
  * that this is a 64-bit build, by its bytecode; then where the bytes of a string
- * are; then a table whose array follows it directly; then arrays and nodes on
- * their own; and at last tables that are written to and looked at from outside.
+ * are; the top of a stack; then a table whose array follows it directly; then
+ * arrays and nodes on their own; and at last tables that are written to and looked
+ * at from outside.
  */
 #include "lua/layout.h"
 

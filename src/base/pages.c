@@ -1,0 +1,29 @@
+#include "base/pages.h"
+
+#include <stdint.h>
+#include <sys/mman.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14; older ones refuse it */
+#endif
+
+enum { PAGE_BYTES = 4096 };
+
+/* Going through pages that are there costs about as much as writing to them. */
+static int is_there(unsigned char *page)
+{
+    unsigned char state = 0;
+    return mincore(page, PAGE_BYTES, &state) == 0 && (state & 1) != 0;
+}
+
+void tide_pages_make(void *at, size_t size)
+{
+    unsigned char *bytes = at;
+    size_t before = (PAGE_BYTES - (uintptr_t)at % PAGE_BYTES) % PAGE_BYTES;
+    if (size < before + PAGE_BYTES)
+        return;
+    size_t pages = (size - before) / PAGE_BYTES;
+    bytes += before;
+    if (!is_there(bytes + pages / 2 * PAGE_BYTES))
+        madvise(bytes, pages * PAGE_BYTES, MADV_POPULATE_WRITE);
+}

@@ -1,0 +1,19 @@
+/**
+ * @file pages.h
+ * @brief Pages of memory, made many at once.
+ */
+#ifndef TIDE_BASE_PAGES_H
+#define TIDE_BASE_PAGES_H
+
+#include <stddef.h>
+
+enum { TIDE_PAGES_FROM = 1 << 20 /* bytes, from which it pays */ };
+
+/**
+ * Have the pages of [at, at + size) made, all of which is about to be written. A
+ * fault for each would take longer than the system takes to make them in a row.
+ * Does nothing where the system cannot, or where the page in the middle is there.
+ */
+void tide_pages_make(void *at, size_t size);
+
+#endif
