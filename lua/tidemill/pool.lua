@@ -1,6 +1,7 @@
 --- Pools: the methods a script calls.
 
 local check = require "tidemill.check"
+local command = require "tidemill.command"
 local core = require "tidemill.core"
 local errors = require "tidemill.errors"
 local functions = require "tidemill.functions"
@@ -19,7 +20,7 @@ local pool = { classes = {} } -- registered metatables by name; every new worker
 ---@field processes integer  workers it should have
 ---@field name string
 ---@field _core userdata
----@field _hidden? table<string, true>  globals that the initializer assigns
+---@field _hidden? table<string, true>  globals that are not sent: the workers have their own
 ---@field _defaults table               options for the calls
 ---@field _watch tidemill.Watch
 ---@field _streams table<tidemill.Stream, true>  weak
@@ -41,7 +42,8 @@ end
 local function config_of(given)
   local where = {
     path = package.path, cpath = package.cpath, cwd = core.cwd(),
-    preload = given.preload, name = given.name, classes = pool.classes,
+    preload = given.preload, name = given.name,
+    classes = not given.inherit and pool.classes or nil,
     maxtasksperchild = given.maxtasksperchild, max_rss = given.max_rss,
     memory_limit = given.memory_limit,
   }
@@ -62,6 +64,14 @@ local function raise_start(failure)
   error(errors.new { kind = "broken", message = "cannot start the pool: " .. failure }, 0)
 end
 
+--- The script's globals, which workers that inherit them need not be sent.
+local function all_globals(names)
+  for name in pairs(_G) do
+    if type(name) == "string" then names[name] = true end
+  end
+  return names
+end
+
 local weak = { __mode = "k" }
 
 --- Make a pool; see `tidemill.pool`.
@@ -75,9 +85,14 @@ function pool.new(given, where)
     hidden = {}
     core.assigned_globals(normal.initializer, hidden)
   end
-  core.start()
+  local way = normal.inherit and "inherit" or normal.start_method or "fork"
+  if way == "inherit" then
+    hidden = all_globals(hidden or {})
+  else
+    core.start(way == "spawn" and command.find(where, 3) or nil)
+  end
   local wait = normal.initializer ~= nil or normal.preload ~= nil
-  local handle, failure = core.open(normal.processes, config_of(normal), wait)
+  local handle, failure = core.open(normal.processes, config_of(normal), wait, way)
   if not handle then raise_start(failure) end
   if normal.seed then core.seed(handle, normal.seed) end
   return setmetatable({

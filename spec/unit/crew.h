@@ -264,7 +264,7 @@ static inline struct tide_pool *crew_open(struct tide_host *host,
 static inline void crew_start_host(struct tide_host *host)
 {
     struct tide_error err;
-    CHECK(tide_host_start(host, &crew_ops, &err) == TIDE_OK);
+    CHECK(tide_host_start(host, &crew_ops, NULL, &err) == TIDE_OK);
 }
 
 static inline int crew_submit(struct tide_pool *pool, enum crew_task task,

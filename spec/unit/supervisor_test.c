@@ -301,7 +301,7 @@ static pid_t start_wedged_supervisor(void)
     if (pid != 0)
         return pid;
     check_begin("wedged supervisor");
-    CHECK(tide_supervisor_start(&supervisor, &ops, &err) == TIDE_OK);
+    CHECK(tide_supervisor_start(&supervisor, &ops, NULL, &err) == TIDE_OK);
     tide_supervisor_stop(&supervisor);
     CHECK(!crew_has_children());
     _exit(EXIT_SUCCESS);
@@ -486,7 +486,7 @@ static void await_supervisor_end(struct tide_supervisor *supervisor)
 static void start_supervisor(struct tide_supervisor *out)
 {
     struct tide_error err;
-    CHECK(tide_supervisor_start(out, &crew_ops, &err) == TIDE_OK);
+    CHECK(tide_supervisor_start(out, &crew_ops, NULL, &err) == TIDE_OK);
 }
 
 static struct tide_message await_message(struct tide_supervisor *supervisor)

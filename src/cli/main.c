@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "lua/state.h"
+#include "lua/worker.h"
 #include "tidemill.h"
 
 enum { EXIT_USAGE = 2, EXIT_INTERRUPTED = 130, PATIENCE_US = 100 * 1000 };
@@ -303,6 +304,10 @@ static int run_all(lua_State *L, const struct line *line, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct line line = { 0 };
+    if (argc == 2 && strcmp(argv[1], TIDE_SUPERVISE) == 0) {
+        struct tide_worker_ops ops = tide_lua_worker_ops();
+        tide_supervisor_serve(&ops);
+    }
     int code = check_line(&line, argc, argv);
     if (code == EXIT_SUCCESS && !line.done) {
         script_state = tide_state_new();

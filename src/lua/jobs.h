@@ -60,6 +60,7 @@ struct tide_lua_pool {
     int external;       /* an event loop waits, see tide_pool_fd() */
     int closed;         /* takes no new job */
     int terminated;     /* by the script */
+    int owns_host;      /* its supervisor is there for it alone */
     int sleepy;         /* not every worker was woken that has work */
     int dropped;        /* streams were, see tide_jobs_drop() */
     uint32_t finished;  /* jobs on the list of those to be told of */

@@ -17,7 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KEY_HOST "tidemill.host"
+#define KEY_HOST    "tidemill.host"
+#define KEY_SPAWNED "tidemill.host.spawned"
 
 /* ---- the host ---- */
 
@@ -28,24 +29,50 @@ static int host_gc(lua_State *L)
     return 0;
 }
 
-/* start(): fork the supervisor if there is none that answers. */
-static int core_start(lua_State *L)
+/* Push a new host. Raises if there cannot be one. */
+static struct tide_host *
+push_host(lua_State *L, const struct tide_worker_ops *ops, const char *command)
 {
     struct tide_error err;
-    struct tide_worker_ops ops = tide_lua_worker_ops();
-    lua_getfield(L, LUA_REGISTRYINDEX, KEY_HOST);
-    struct tide_host *host = lua_touserdata(L, -1);
-    if (host != NULL && host->alive && tide_host_is_ours(host))
-        return 0;
-    host = lua_newuserdata(L, sizeof *host);
-    if (tide_host_start(host, &ops, &err) != TIDE_OK)
-        return luaL_error(L, "%s", err.text);
+    struct tide_host *host = lua_newuserdata(L, sizeof *host);
+    if (tide_host_start(host, ops, command, &err) != TIDE_OK)
+        luaL_error(L, "%s", err.text);
     lua_newtable(L);
     lua_pushcfunction(L, host_gc);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
-    lua_setfield(L, LUA_REGISTRYINDEX, KEY_HOST);
+    return host;
+}
+
+/*
+ * start([command]): fork the supervisor, or have `command` executed as one, unless
+ * there is one that answers.
+ */
+static int core_start(lua_State *L)
+{
+    struct tide_worker_ops ops = tide_lua_worker_ops();
+    const char *command = luaL_optstring(L, 1, NULL);
+    const char *key = command == NULL ? KEY_HOST : KEY_SPAWNED;
+    lua_getfield(L, LUA_REGISTRYINDEX, key);
+    const struct tide_host *host = lua_touserdata(L, -1);
+    if (host != NULL && host->alive && tide_host_is_ours(host))
+        return 0;
+    push_host(L, &ops, command);
+    lua_setfield(L, LUA_REGISTRYINDEX, key);
     return 0;
+}
+
+/* Push the host of a pool that starts this way. */
+static struct tide_host *push_host_for(lua_State *L, const char *way)
+{
+    if (strcmp(way, "inherit") == 0) {
+        lua_State *script = L;
+        struct tide_worker_ops ops = tide_lua_copy_ops(script);
+        return push_host(L, &ops, NULL);
+    }
+    lua_getfield(L, LUA_REGISTRYINDEX,
+                 strcmp(way, "spawn") == 0 ? KEY_SPAWNED : KEY_HOST);
+    return lua_touserdata(L, -1);
 }
 
 /* ---- pools ---- */
@@ -67,12 +94,21 @@ struct tide_lua_pool *tide_enter_pool(lua_State *L, int top)
     return owner;
 }
 
+/* Free the pool, and end its supervisor if that has no other. */
+static void free_pool(struct tide_lua_pool *owner, lua_State *L)
+{
+    struct tide_host *host = owner->pool != NULL ? owner->pool->host : NULL;
+    tide_jobs_free(owner, L);
+    if (host != NULL && owner->owns_host)
+        tide_host_stop(host);
+}
+
 static int pool_gc(lua_State *L)
 {
     struct tide_lua_pool *owner = luaL_checkudata(L, 1, TIDE_POOL_TYPE);
     owner->busy = 0;
     tide_jobs_enter(owner, L, 1);
-    tide_jobs_free(owner, L);
+    free_pool(owner, L);
     return 0;
 }
 
@@ -112,8 +148,9 @@ static int await_start(lua_State *L, struct tide_pool *pool)
 }
 
 /*
- * open(workers, config, wait) -> pool, or nil and what a worker raised (a table)
- * or why it could not be opened (a string).
+ * open(workers, config, wait, way) -> pool, or nil and what a worker raised (a
+ * table) or why it could not be opened (a string). The way is "fork", "spawn" or
+ * "inherit".
  */
 static int core_open(lua_State *L)
 {
@@ -126,13 +163,14 @@ static int core_open(lua_State *L)
     };
     struct tide_error err;
     struct tide_pool *pool;
-    lua_getfield(L, LUA_REGISTRYINDEX, KEY_HOST);
-    struct tide_host *host = lua_touserdata(L, -1);
+    struct tide_host *host = push_host_for(L, luaL_checkstring(L, 4));
+    int host_index = lua_gettop(L);
 
     struct tide_lua_pool *owner = lua_newuserdata(L, sizeof *owner);
     *owner = (struct tide_lua_pool){ 0 };
+    owner->owns_host = strcmp(lua_tostring(L, 4), "inherit") == 0;
     lua_createtable(L, TIDE_POOL_JOBS, 0);
-    lua_getfield(L, LUA_REGISTRYINDEX, KEY_HOST);
+    lua_pushvalue(L, host_index);
     lua_rawseti(L, -2, TIDE_POOL_HOST); /* needed as long as the pool lives */
     lua_newtable(L);
     lua_rawseti(L, -2, TIDE_POOL_JOBS);
@@ -154,7 +192,7 @@ static int core_open(lua_State *L)
     int failed = lua_toboolean(L, 3) ? await_start(L, pool) : 0;
     if (failed) {
         tide_jobs_enter(owner, L, pool_index);
-        tide_jobs_free(owner, L);
+        free_pool(owner, L);
         lua_pop(L, 1);
     }
     return failed ? failed : 1;
@@ -221,7 +259,7 @@ static int core_release(lua_State *L)
 {
     struct tide_lua_pool *owner = tide_enter_pool(L, 1);
     if (owner->pool != NULL && owner->pool->gone)
-        tide_jobs_free(owner, L);
+        free_pool(owner, L);
     return 0;
 }
 
@@ -395,6 +433,15 @@ static int core_now(lua_State *L)
     return 1;
 }
 
+/* program() -> path of the program that runs */
+static int core_program(lua_State *L)
+{
+    char path[4096];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path);
+    lua_pushlstring(L, path, length > 0 ? (size_t)length : 0);
+    return 1;
+}
+
 static int core_cwd(lua_State *L)
 {
     char path[4096];
@@ -462,6 +509,7 @@ int tide_open_core(lua_State *L)
         { "is_terminal", core_is_terminal },
         { "now", core_now },
         { "cwd", core_cwd },
+        { "program", core_program },
         { "configure", core_configure },
         { NULL, NULL },
     };

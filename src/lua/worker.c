@@ -1,6 +1,8 @@
 /*
  * The supervisor prepares one state, and each worker goes on in its own copy of
- * it: a fresh state for the price of a fork, with nothing of the host's in it.
+ * it: a fresh state for the price of a fork, with nothing of the host's in it. With
+ * `inherit` the supervisor is forked for the pool alone, and the state is a copy of
+ * the host's.
  *
  * What a worker starts with is the pool's config block, two messages:
  *   1. a table: path, cpath, cwd, name, preload (a list of modules), classes
@@ -113,6 +115,10 @@ static void register_classes(lua_State *L)
 {
     lua_getfield(L, -1, "classes");
     int classes = lua_gettop(L);
+    if (lua_isnil(L, classes)) { /* a copy has them */
+        lua_pop(L, 1);
+        return;
+    }
     lua_pushnil(L);
     while (lua_next(L, classes) != 0) {
         tide_names_register(&tide_codec_of(L)->names, L, classes + 1,
@@ -316,9 +322,9 @@ static int serve_all(struct tide_worker_env *env, lua_State *L,
     }
 }
 
-static int run(struct tide_worker_env *env)
+/* Returns the worker's exit code. */
+static int work(struct tide_worker_env *env, lua_State *L)
 {
-    lua_State *L = env->context;
     struct tide_worker_record *record = &env->board->workers[env->index];
     struct tide_heap heap;
     if (L == NULL)
@@ -329,9 +335,37 @@ static int run(struct tide_worker_env *env)
         return TIDE_EXIT_NOT_STARTED;
     atomic_store(&record->phase, TIDE_WORKER_UP);
     tide_event_raise(env->board->event_fd); /* a host may wait for the start */
-    int code = serve_all(env, L, &heap);
-    lua_close(L); /* finalizers run, files are written out */
+    return serve_all(env, L, &heap);
+}
+
+static int run(struct tide_worker_env *env)
+{
+    lua_State *L = env->context;
+    int code = work(env, L);
+    if (L != NULL && code != TIDE_EXIT_NOT_STARTED)
+        lua_close(L); /* finalizers run, files are written out */
     return code;
+}
+
+/* The host was in the middle of a call: its stack stays as it is. */
+static int run_copy(struct tide_worker_env *env)
+{
+    lua_State *host = env->context;
+    lua_sethook(host, NULL, 0, 0);
+    lua_State *L = lua_checkstack(host, 1) ? lua_newthread(host) : NULL;
+    return work(env, L); /* what the host made is not ours to finalize */
+}
+
+static void *pass_on(void *argument)
+{
+    return argument;
+}
+
+struct tide_worker_ops tide_lua_copy_ops(lua_State *L)
+{
+    return (struct tide_worker_ops){ .prepare = pass_on,
+                                     .run = run_copy,
+                                     .argument = L };
 }
 
 struct tide_worker_ops tide_lua_worker_ops(void)

@@ -12,6 +12,12 @@
 /** The operations that make a supervisor's workers Lua workers. */
 struct tide_worker_ops tide_lua_worker_ops(void);
 
+/**
+ * The same for workers that go on in a copy of `L`, as it is when the supervisor is
+ * forked, instead of a fresh state.
+ */
+struct tide_worker_ops tide_lua_copy_ops(lua_State *L);
+
 /** Registry key in a worker: the name of its pool. */
 #define TIDE_KEY_POOL_NAME "tidemill.pool_name"
 

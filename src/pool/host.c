@@ -25,10 +25,10 @@ static const char *make_mark(void)
 }
 
 int tide_host_start(struct tide_host *out, const struct tide_worker_ops *ops,
-                    struct tide_error *err)
+                    const char *command, struct tide_error *err)
 {
     *out = (struct tide_host){ 0 };
-    int status = tide_supervisor_start(&out->supervisor, ops, err);
+    int status = tide_supervisor_start(&out->supervisor, ops, command, err);
     if (status != TIDE_OK)
         return status;
     out->mark = make_mark();

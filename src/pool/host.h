@@ -22,9 +22,12 @@ struct tide_host {
     struct tide_pool *pools;
 };
 
-/** Fork the supervisor. Best done while the process is small. */
+/**
+ * Fork the supervisor, best while the process is small; or execute `command`, if it
+ * is not NULL: see tide_supervisor_start().
+ */
 int tide_host_start(struct tide_host *out, const struct tide_worker_ops *ops,
-                    struct tide_error *err);
+                    const char *command, struct tide_error *err);
 
 /**
  * End the supervisor and with it every worker. Pools that are left are broken. In

@@ -10,24 +10,50 @@
 #include "proc/office.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PATIENCE_S = 3 /* for a supervisor that does not end when told */ };
+enum {
+    PATIENCE_S = 3, /* for a supervisor that does not end when told */
+    CHANNEL_FD = 3  /* of one that was executed */
+};
+
+static _Noreturn void execute(const char *command, int channel)
+{
+    char *const argv[] = { (char *)(uintptr_t)command,
+                           (char *)(uintptr_t)TIDE_SUPERVISE, NULL };
+    if (channel == CHANNEL_FD)
+        fcntl(channel, F_SETFD, 0);
+    else
+        dup2(channel, CHANNEL_FD);
+    execv(command, argv);
+    _exit(EXIT_FAILURE); /* the host sees end-of-file */
+}
+
+void tide_supervisor_serve(const struct tide_worker_ops *ops)
+{
+    tide_office_run(ops, CHANNEL_FD, getppid());
+}
 
 int tide_supervisor_start(struct tide_supervisor *out,
                           const struct tide_worker_ops *ops,
-                          struct tide_error *err)
+                          const char *command, struct tide_error *err)
 {
     int ends[2];
+    if (command != NULL && access(command, X_OK) != 0)
+        return tide_fail_errno(err, "cannot execute '%s'", command);
     int status = tide_channel_open(ends, err);
     if (status != TIDE_OK)
         return status;
     pid_t host = getpid();
     pid_t pid = tide_child_fork();
+    if (pid == 0 && command != NULL)
+        execute(command, ends[1]);
     if (pid == 0)
         tide_office_run(ops, ends[1], host);
     close(ends[1]);

@@ -53,11 +53,20 @@ struct tide_supervisor {
  * Fork a supervisor. The cost of each of its workers depends on how large the
  * caller is now.
  *
- * @param ops  copied
+ * @param ops      copied
+ * @param command  NULL; or what to execute in the new process instead, so that
+ *                 nothing of the caller's is in it: it is to call
+ *                 tide_supervisor_serve() when it is given TIDE_SUPERVISE
  */
 int tide_supervisor_start(struct tide_supervisor *out,
                           const struct tide_worker_ops *ops,
-                          struct tide_error *err);
+                          const char *command, struct tide_error *err);
+
+/** The only argument of an executed supervisor. */
+#define TIDE_SUPERVISE "--supervise"
+
+/** Be an executed supervisor, whose channel is descriptor 3. */
+_Noreturn void tide_supervisor_serve(const struct tide_worker_ops *ops);
 
 /**
  * End a supervisor and all its workers, and reap it. Returns when they are gone;
