@@ -371,6 +371,33 @@ static void test_overdue(void)
     tide_host_stop(&host);
 }
 
+/* Stopped between its claim and the note in its record that it has a slot. */
+static void test_overdue_unsaid(void)
+{
+    struct tide_host host;
+    struct tide_outcome outcome;
+    struct timed timed;
+    check_begin("overdue unsaid");
+    crew_start_host(&host);
+    struct tide_pool *pool = crew_open(&host, 1, 4, NULL);
+    for (unsigned i = 0; i < check_rounds; i++) {
+        open_timed(pool, &timed, 20);
+        struct crew_time *time = times_of(pool, &timed);
+        time->takes_ns = UINT64_C(3600) * 1000 * 1000 * 1000;
+        send_timed(pool, &timed, 5);
+        CHECK_SOON(atomic_load(&time->begun) != 0);
+        kill(first_worker(pool), SIGSTOP);
+        atomic_store(&pool->board.workers[0].hand, 0);
+        crew_receive(pool, &outcome);
+        take_timed(pool, &timed, &outcome);
+        CHECK(outcome.lost && outcome.death.cause == TIDE_DEATH_TIMEOUT);
+        tide_pool_release(pool, &outcome);
+        tide_pool_free_block(pool, timed.block);
+    }
+    tide_pool_free(pool);
+    tide_host_stop(&host);
+}
+
 /* The watch ends when there is no timed work, and begins again in time. */
 static void test_watch_end(void)
 {
@@ -616,6 +643,7 @@ int main(int argc, char **argv)
     test_revoke_ring();
     test_time_limits();
     test_overdue();
+    test_overdue_unsaid();
     test_watch_end();
     test_cut_off();
     test_cut_off_endless();

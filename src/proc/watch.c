@@ -49,6 +49,17 @@ static int is_same_flight(const struct tide_item *a, const struct tide_item *b)
     return a->slot == b->slot && a->sequence == b->sequence;
 }
 
+/* What the worker has in hand. One that stands still may do so between its claim
+ * and the note of it: then the slots are asked. */
+static int item_of(struct tide_item *out, const struct tide_crew *crew,
+                   uint32_t index)
+{
+    enum tide_arrest arrest = crew->places[index].watch.arrest;
+    return tide_board_item_of(out, &crew->board, index) ||
+           ((arrest == TIDE_HELD || arrest == TIDE_KILLED) &&
+            tide_board_find_item(out, &crew->board, index));
+}
+
 /* Has the worker what it is to die for in hand now? */
 static enum tide_death_cause judge(const struct tide_crew *crew, uint32_t index,
                                    uint64_t now_ns)
@@ -62,7 +73,7 @@ static enum tide_death_cause judge(const struct tide_crew *crew, uint32_t index,
                             watch->cut.sequence) &&
         owner == index)
         return TIDE_DEATH_CANCEL;
-    if (watch->has_item && tide_board_item_of(&item, &crew->board, index) &&
+    if (watch->has_item && item_of(&item, crew, index) &&
         is_same_flight(&item, &watch->item) && item.hand == watch->item.hand &&
         item.hand < item.count && item.timeout_ms != 0 &&
         now_ns >= watch->since_ns + (uint64_t)item.timeout_ms * NS_PER_MS)
@@ -178,8 +189,7 @@ static uint64_t note_item(struct tide_crew *crew, uint32_t index,
     struct tide_watch *watch = &crew->places[index].watch;
     struct tide_item item;
     int had = watch->has_item;
-    watch->has_item =
-        tide_board_item_of(&item, &crew->board, index) && item.timeout_ms != 0;
+    watch->has_item = item_of(&item, crew, index) && item.timeout_ms != 0;
     if (!watch->has_item)
         return TIDE_FOREVER;
     crew->timed_ns = now_ns;

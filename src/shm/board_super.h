@@ -36,6 +36,11 @@ int tide_board_has_mail(const struct tide_board *board, uint32_t worker);
 int tide_board_item_of(struct tide_item *out, const struct tide_board *board,
                        uint32_t worker);
 
+/** As tide_board_item_of(), for a worker that was stopped and may have claimed a
+ * slot without having said so: looks at all slots. */
+int tide_board_find_item(struct tide_item *out, const struct tide_board *board,
+                         uint32_t worker);
+
 /** Who runs `slot` in this flight. @return 1; 0 if nobody does */
 int tide_board_owner_of(uint32_t *out, const struct tide_board *board,
                         uint32_t slot, uint32_t sequence);

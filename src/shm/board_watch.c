@@ -31,26 +31,42 @@ int tide_board_demand_watch(struct tide_board *board, uint32_t timeout_ms)
 
 /* ---- supervisor ---- */
 
-int tide_board_item_of(struct tide_item *out, const struct tide_board *board,
-                       uint32_t worker)
+/* What `worker` does in slot `index`, if it has claimed it. */
+static int fill_item(struct tide_item *out, const struct tide_board *board,
+                     uint32_t index, uint32_t worker)
 {
-    uint32_t claimed = atomic_load_explicit(&board->workers[worker].hand,
-                                            memory_order_acquire);
-    if (claimed == 0 || claimed > board->slot_count)
-        return 0;
-    const struct tide_slot *slot = &board->slots[claimed - 1];
+    const struct tide_slot *slot = &board->slots[index];
     uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
     if (tide_word_state(word) != TIDE_SLOT_CLAIMED ||
         tide_word_worker(word) != worker)
         return 0;
     *out = (struct tide_item){
-        .slot = claimed - 1,
+        .slot = index,
         .sequence = tide_word_sequence(word),
         .hand = *(const volatile uint32_t *)&slot->reply.hand,
         .count = slot->request.count,
         .timeout_ms = slot->request.timeout_ms,
     };
     return 1;
+}
+
+int tide_board_item_of(struct tide_item *out, const struct tide_board *board,
+                       uint32_t worker)
+{
+    uint32_t claimed = atomic_load_explicit(&board->workers[worker].hand,
+                                            memory_order_acquire);
+    return claimed != 0 && claimed <= board->slot_count &&
+           fill_item(out, board, claimed - 1, worker);
+}
+
+int tide_board_find_item(struct tide_item *out, const struct tide_board *board,
+                         uint32_t worker)
+{
+    uint32_t used = atomic_load(&board->shared->used_count);
+    for (uint32_t i = 0; i < used && i < board->slot_count; i++)
+        if (fill_item(out, board, i, worker))
+            return 1;
+    return 0;
 }
 
 int tide_board_owner_of(uint32_t *out, const struct tide_board *board,
