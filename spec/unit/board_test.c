@@ -69,6 +69,22 @@ static uint64_t number_of(const struct tide_slot *slot)
     return number;
 }
 
+/* To anybody, or as mail to this worker. */
+static int submit_somehow(uint64_t number, uint32_t worker)
+{
+    uint32_t slot;
+    if (check_random(2))
+        return submit(&board, number);
+    if (tide_board_take(&slot, &board) != TIDE_OK)
+        return 0;
+    board.slots[slot].request = (struct tide_request){ .count = 1 };
+    memcpy(board.slots[slot].request.args.bytes, &number, sizeof number);
+    if (tide_board_submit_to(&board, slot, worker) == TIDE_OK)
+        return 1;
+    tide_board_release(&board, slot);
+    return 0;
+}
+
 static uint32_t claim(struct tide_board *at, uint32_t worker)
 {
     uint32_t slot = UINT32_MAX;
@@ -347,22 +363,6 @@ collect(struct tide_board *at, struct tide_region *region, uint64_t *numbers)
     return state;
 }
 
-/* To anybody, or as mail to the worker that is stepped through. */
-static int submit_somehow(uint64_t number)
-{
-    uint32_t slot;
-    if (check_random(2))
-        return submit(&board, number);
-    if (tide_board_take(&slot, &board) != TIDE_OK)
-        return 0;
-    board.slots[slot].request = (struct tide_request){ .count = 1 };
-    memcpy(board.slots[slot].request.args.bytes, &number, sizeof number);
-    if (tide_board_submit_to(&board, slot, 0) == TIDE_OK)
-        return 1;
-    tide_board_release(&board, slot);
-    return 0;
-}
-
 static void host_turn(void)
 {
     uint32_t slot = check_random(STEP_SLOTS);
@@ -377,7 +377,7 @@ static void host_turn(void)
         break;
     default:
         if (next_number < STEP_REQUESTS)
-            next_number += submit_somehow(next_number) != 0;
+            next_number += submit_somehow(next_number, 0) != 0;
         break;
     }
 }
@@ -594,6 +594,16 @@ static void collect_one(uint64_t *count, unsigned char *seen)
     }
 }
 
+/* And submit it anew, for anybody. */
+static void take_back_one(void)
+{
+    uint32_t slot = check_random(board.slot_count);
+    if (tide_board_revoke(&board, slot) != TIDE_OK)
+        return;
+    CHECK(submit(&board, number_of(&board.slots[slot])));
+    tide_board_kick(&board, 1);
+}
+
 /* Submit in bursts, wait for some of them: who sleeps has to be woken. */
 static void run_threads(uint32_t slots, uint32_t workers, int cpus,
                         uint64_t requests)
@@ -602,6 +612,7 @@ static void run_threads(uint32_t slots, uint32_t workers, int cpus,
     unsigned char *seen = calloc(requests, 1);
     uint64_t count = 0;
     uint64_t number = 0;
+    int nudges = check_random(2) != 0;
     CHECK(seen != NULL);
     alarm(CHECK_WATCHDOG_S);
     open_board(slots, workers, cpus);
@@ -610,11 +621,17 @@ static void run_threads(uint32_t slots, uint32_t workers, int cpus,
     while (count < requests) {
         uint32_t burst = 1 + check_random(slots);
         uint32_t sent = 0;
-        while (sent < burst && number < requests && submit(&board, number)) {
+        while (sent < burst && number < requests &&
+               submit_somehow(number, check_random(workers))) {
             sent++;
             number++;
+            if (nudges)
+                tide_board_nudge(&board, check_random(100 * 1000));
         }
-        tide_board_kick(&board, sent);
+        if (!nudges)
+            tide_board_kick(&board, sent);
+        if (number < requests) /* else it is closed */
+            take_back_one();
         if (number == requests)
             tide_board_close(
                 &board); /* what is in flight is done all the same */

@@ -67,7 +67,7 @@ static int start_crew(struct tide_pool *pool,
     int status = TIDE_EBROKEN;
     if (pool->host->alive)
         status = tide_channel_send(pool->host->supervisor.channel, &order, fds);
-    if (status == TIDE_EBROKEN)
+    if (status != TIDE_OK && status != TIDE_ETIMEOUT)
         return tide_fail(err, TIDE_EBROKEN, "the supervisor is gone");
     while (status != TIDE_ETIMEOUT && !pool->started && !pool->gone)
         status = listen(pool, deadline_ns); /* it answers, or its end is seen */

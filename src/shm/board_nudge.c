@@ -21,16 +21,27 @@
 
 enum { MOMENT_NS = 50 * 1000 /* about what falling asleep and waking costs */ };
 
-/* Is there anybody who took work a moment ago? */
+/* Did this worker take what it runs a moment ago? A hint: both may change now. */
+static int is_brisk(const struct tide_board *board, uint32_t worker,
+                    uint64_t now_ns)
+{
+    uint32_t claimed = atomic_load_explicit(&board->workers[worker].hand,
+                                            memory_order_acquire);
+    if (claimed == 0 || claimed > board->slot_count)
+        return 0;
+    const struct tide_slot *slot = &board->slots[claimed - 1];
+    uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
+    return tide_word_state(word) == TIDE_SLOT_CLAIMED &&
+           tide_word_worker(word) == worker &&
+           now_ns - slot->reply.start_ns < MOMENT_NS;
+}
+
 static int has_brisk(const struct tide_board *board, uint64_t now_ns)
 {
     uint32_t count = tide_board_wanted(board);
-    for (uint32_t i = 0; i < count; i++) {
-        struct tide_item item;
-        if (tide_board_item_of(&item, board, i) &&
-            now_ns - board->slots[item.slot].reply.start_ns < MOMENT_NS)
+    for (uint32_t i = 0; i < count; i++)
+        if (is_brisk(board, i, now_ns))
             return 1;
-    }
     return 0;
 }
 
