@@ -161,13 +161,13 @@ local function feed_all(self, job, iterator, ticker)
   until batch.ended or core.outcome(job) ~= "running"
 end
 
---- Bring a job to its end and return its results.
-local function finish(self, job, given, iterator)
+--- Bring a job to its end and return its results. `all`: it is one call.
+local function finish(self, job, given, iterator, all)
   local ticker = ticker_for(given, not iterator)
   if iterator then feed_all(self, job, iterator, ticker) end
   waiting.wait_for(self, job, nil, ticker)
   if given.callback or given.error_callback then
-    result.new(self, job, false, given)
+    result.new(self, job, all, given)
     waiting.tell(self)
   end
   local ok, value = result.take(job)
@@ -240,7 +240,8 @@ end
 ---@param given? tidemill.CallOptions
 ---@return any ...
 function Pool:apply(f, args, given)
-  local values = finish(self, start_call(self, "apply", f, args, given))
+  local job, checked = start_call(self, "apply", f, args, given)
+  local values = finish(self, job, checked, nil, true)
   return unpack(values, 1, values.n)
 end
 

@@ -116,6 +116,9 @@ end
 --- Check a list of results; returns each once, and the pools they are of.
 local function collect(where, results, level)
   check.type(where, "results", results, "table", level + 1)
+  if rawget(results, "_job") then
+    check.fail(where, "results must be a list, got a result", level + 1)
+  end
   local list, seen, pools = {}, {}, {}
   for i, result in ipairs(results) do
     if type(result) ~= "table" or not rawget(result, "_job") then
@@ -152,7 +155,7 @@ end
 
 local rules = {
   all = function(over, count) return #over == count end,
-  first = function(over) return #over > 0 end,
+  first = function(over, count) return #over > 0 or count == 0 end,
   error = function(over, count, from)
     for i = from, #over do
       if core.outcome(over[i]._job) == "failed" then return true end

@@ -44,6 +44,8 @@ static void evict_function(struct tide_lua_pool *owner)
     if (victim == NULL)
         return;
     struct tide_function *function = *victim;
+    if (owner->recent == function)
+        owner->recent = NULL;
     *victim = function->next;
     owner->function_count--;
     tide_pool_free_block(owner->pool, function->block);
@@ -77,33 +79,45 @@ static struct tide_function *add_function(struct tide_lua_pool *owner,
     return function;
 }
 
-struct tide_function *tide_function_get(struct tide_lua_pool *owner,
-                                        lua_State *L, int index, int count)
+/* Encode the functions and find or make the block. NULL with the reason. */
+static struct tide_function *encode_function(struct tide_lua_pool *owner,
+                                             lua_State *L, int index, int count,
+                                             struct tide_error *err)
 {
-    struct tide_codec *codec = owner->codec;
-    struct tide_error err;
     struct tide_buffer text;
     struct tide_function *function = NULL;
     tide_buffer_init(&text);
-    int status = tide_encode(codec, L, &text, index, count,
-                             count > 1 ? TIDE_HEAD_MULTI : 0, &err);
-    if (status == TIDE_OK) {
+    if (tide_encode(owner->codec, L, &text, index, count,
+                    count > 1 ? TIDE_HEAD_MULTI : 0, err) == TIDE_OK) {
         uint64_t digest = tide_digest(text.data, text.used);
         function = find_function(owner, &text, digest);
         if (function == NULL)
             function = add_function(owner, &text, digest);
+        if (function == NULL)
+            tide_fail(err, TIDE_ENOMEM, "function: no shared memory left");
     }
     tide_buffer_free(&text);
-    if (function != NULL) {
-        function->users++;
-        return function;
+    return function;
+}
+
+struct tide_function *tide_function_get(struct tide_lua_pool *owner,
+                                        lua_State *L, int index, int count)
+{
+    struct tide_error err;
+    struct tide_function *function =
+        count == 1 ? tide_recent_find(owner, L, index) : NULL;
+    if (function == NULL) {
+        function = encode_function(owner, L, index, count, &err);
+        if (function == NULL) {
+            lua_pushfstring(L, "cannot send %s", err.text);
+            tide_error_object_push(L, "encode", lua_tostring(L, -1));
+            lua_error(L);
+        }
+        if (count == 1)
+            tide_recent_note(owner, L, index, function);
     }
-    lua_pushfstring(L, "cannot send %s",
-                    status != TIDE_OK ? err.text
-                                      : "function: no shared memory left");
-    tide_error_object_push(L, "encode", lua_tostring(L, -1));
-    lua_error(L);
-    return NULL;
+    function->users++;
+    return function;
 }
 
 void tide_function_drop(struct tide_function *function)

@@ -57,6 +57,16 @@ struct tide_function *tide_function_get(struct tide_lua_pool *owner,
 void tide_function_drop(struct tide_function *function);
 void tide_functions_free(struct tide_lua_pool *owner);
 
+/* ---- job_recent.c ---- */
+
+/** The function at `index` as it was encoded, if that can be told; else NULL. */
+struct tide_function *tide_recent_find(struct tide_lua_pool *owner,
+                                       lua_State *L, int index);
+
+/** The function at `index` was encoded as this. */
+void tide_recent_note(struct tide_lua_pool *owner, lua_State *L, int index,
+                      struct tide_function *function);
+
 /* ---- job_args.c ---- */
 
 /**

@@ -373,6 +373,18 @@ static void recover(struct tide_lua_pool *owner, lua_State *L)
     owner->feeding = NULL;
 }
 
+/* Push step_protected(), made once a pool. */
+static void push_step(lua_State *L, int active)
+{
+    lua_rawgeti(L, active, TIDE_ACTIVE_STEP);
+    if (!lua_isnil(L, -1))
+        return;
+    lua_pop(L, 1);
+    lua_pushcfunction(L, step_protected);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, active, TIDE_ACTIVE_STEP);
+}
+
 /* Streams that nobody holds any more end. */
 static void end_dropped(struct tide_lua_pool *owner, lua_State *L)
 {
@@ -397,7 +409,7 @@ void tide_jobs_step_with(struct tide_lua_pool *owner, lua_State *L,
         end_dropped(owner, L);
     do {
         owner->busy = 1;
-        lua_pushcfunction(L, step_protected);
+        push_step(L, at);
         lua_pushlightuserdata(L, owner);
         lua_pushvalue(L, at);
         lua_pushlightuserdata(L, eager);

@@ -48,6 +48,8 @@ struct tide_lua_pool {
     struct tide_function *functions; /* used last first */
     uint32_t function_count;
     uint64_t last_function;
+    struct tide_function *recent; /* see job_recent.c */
+    const void *last_seen;        /* what was encoded last */
     struct tide_flight *flights;
     struct tide_flight *free_flights;
     struct tide_outcome outcome; /* being taken in, if `taking` */
@@ -118,6 +120,9 @@ struct tide_lua_job {
 
 /** Places in the environment table of a pool's userdata. */
 enum tide_pool_value { TIDE_POOL_HOST = 1, TIDE_POOL_JOBS, TIDE_POOL_FINISHED };
+
+/** Places in the table of active jobs, besides theirs. */
+enum tide_active_value { TIDE_ACTIVE_RECENT = -1, TIDE_ACTIVE_STEP = -2 };
 
 /** Prepare a zeroed userdata for an open pool. @return 0, -1 without memory */
 int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,

@@ -27,7 +27,8 @@ enum {
 
 void tide_job_init(struct tide_job *job, uint32_t fixed_chunk)
 {
-    *job = (struct tide_job){ .fixed_chunk = fixed_chunk };
+    *job = (struct tide_job){ .fixed_chunk = fixed_chunk, .again_capacity = 1 };
+    job->again = &job->first_again;
     job->segments_tail = &job->segments;
 }
 
@@ -40,9 +41,11 @@ void tide_job_destroy(struct tide_job *job,
         job->segments = segment->next;
         release(segment, context);
     }
-    free(job->again);
-    job->again = NULL;
-    job->again_count = job->again_capacity = 0;
+    if (job->again != &job->first_again)
+        free(job->again);
+    job->again = &job->first_again;
+    job->again_count = 0;
+    job->again_capacity = 1;
     job->segments_tail = &job->segments;
     job->cutting = NULL;
 }
@@ -111,10 +114,14 @@ static int reserve_again(struct tide_job *job)
     size_t need = job->again_count + job->flying + 1;
     if (need <= job->again_capacity)
         return 0;
-    size_t capacity = job->again_capacity ? job->again_capacity * 2 : 4;
-    struct tide_span *again = realloc(job->again, capacity * sizeof *again);
+    int is_first = job->again == &job->first_again;
+    size_t capacity = job->again_capacity * 4;
+    struct tide_span *again =
+        realloc(is_first ? NULL : job->again, capacity * sizeof *again);
     if (again == NULL)
         return -1;
+    if (is_first)
+        again[0] = job->first_again;
     job->again = again;
     job->again_capacity = capacity;
     return 0;

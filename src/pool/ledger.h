@@ -46,6 +46,7 @@ struct tide_job {
     struct tide_span *again;      /* spans to be handed out once more */
     size_t again_count;
     size_t again_capacity;
+    struct tide_span first_again; /* a job of one span needs no more room */
 };
 
 /** @param fixed_chunk  items per span, 0 for adaptive */
