@@ -38,10 +38,10 @@ tidemill.with(2, function(pool)
   local told = pool:apply_async(divide, { 22, 7 }, {
     callback = function(_, remainder) print("callback: 22 leaves " .. remainder) end,
   })
+  told:wait()
   local warned = pool:apply_async(divide, { 2, 0 }, {
     error_callback = function(problem) print("error callback: " .. problem.kind) end,
   })
-  told:wait()
   warned:wait()
 
   -- The quick ones do not wait for the slow one, though that was the first.

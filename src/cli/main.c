@@ -30,8 +30,10 @@
 
 enum { EXIT_USAGE = 2, EXIT_INTERRUPTED = 130, PATIENCE_US = 100 * 1000 };
 
+enum { OPTION_PROGRESS = 256 }; /* beside the letters */
+
 static const char usage_line[] =
-    "usage: tidemill [-j N] [-e CODE] [-l MODULE] [-v] [-h] "
+    "usage: tidemill [-j N] [-e CODE] [-l MODULE] [--progress] [-v] [-h] "
     "[SCRIPT | -] [ARGS]\n";
 
 static const char help_text[] =
@@ -43,6 +45,8 @@ static const char help_text[] =
     "             (default: usable processors; also TIDEMILL_PROCESSES)\n"
     "  -e CODE    run CODE first; may be repeated\n"
     "  -l MODULE  require MODULE into the global of its name first\n"
+    "  --progress show the progress of every call that may take a while\n"
+    "             (also TIDEMILL_PROGRESS=1; 0 shows none)\n"
     "  -v         print the version\n"
     "  -h         print this help\n"
     "\n"
@@ -230,6 +234,17 @@ static int set_processes(const char *text)
                                                       : EXIT_FAILURE;
 }
 
+static int next_option(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        { "progress", no_argument, NULL, OPTION_PROGRESS },
+        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'v' },
+        { NULL, 0, NULL, 0 },
+    };
+    return getopt_long(argc, argv, "+j:e:l:vh", long_options, NULL);
+}
+
 struct line {
     int script;   /* index of the script in argv; argc if there is none */
     int has_code; /* -e, -l or -v was there */
@@ -241,18 +256,21 @@ static int check_line(struct line *out, int argc, char **argv)
 {
     int option;
     opterr = 0;
-    while ((option = getopt(argc, argv, "+j:e:l:vh")) != -1) {
+    while ((option = next_option(argc, argv)) != -1) {
         int code = EXIT_SUCCESS;
-        char text[] = { '-', (char)optopt, '\0' };
+        char letter[] = { '-', (char)optopt, '\0' };
+        const char *text = optopt != 0 ? letter : argv[optind - 1];
         if (option == 'j')
             code = set_processes(optarg);
+        else if (option == OPTION_PROGRESS)
+            setenv("TIDEMILL_PROGRESS", "1", 1);
         else if (option == 'h')
             out->done = printf("%s\n%s", usage_line, help_text) > 0;
         else if (option == 'v')
             out->has_code = printf("Tidemill %s (%s)\n", TIDEMILL_VERSION,
                                    LUAJIT_VERSION) > 0;
         else if (option == '?')
-            code = fail_usage(strchr("jel", optopt) != NULL
+            code = fail_usage(optopt != 0 && strchr("jel", optopt) != NULL
                                   ? "an argument is missing for "
                                   : "unknown option ",
                               text);
@@ -273,8 +291,7 @@ static int run_options(lua_State *L, int argc, char **argv)
 {
     int option, code = EXIT_SUCCESS;
     optind = 1;
-    while (code == EXIT_SUCCESS &&
-           (option = getopt(argc, argv, "+j:e:l:vh")) != -1) {
+    while (code == EXIT_SUCCESS && (option = next_option(argc, argv)) != -1) {
         if (option == 'e')
             code = run_code(L, optarg);
         else if (option == 'l')

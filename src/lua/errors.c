@@ -60,16 +60,20 @@ void tide_error_push(lua_State *L, const char *kind, const char *message)
     lua_remove(L, -2);
 }
 
+void tide_error_wrap(lua_State *L)
+{
+    if (lua_istable(L, -1))
+        return;
+    push_error(L, "task", lua_gettop(L));
+    lua_replace(L, -2);
+}
+
 int tide_error_encode(struct tide_codec *codec, lua_State *L,
                       struct tide_buffer *buffer)
 {
     struct tide_error err;
     int top = lua_gettop(L);
-    /* The handler makes a table of everything; without memory it is not run. */
-    if (!lua_istable(L, top)) {
-        push_error(L, "task", top);
-        lua_replace(L, top);
-    }
+    tide_error_wrap(L);
     int status = tide_encode(codec, L, buffer, top, 1, TIDE_HEAD_ERROR, &err);
     if (status != TIDE_OK) {
         lua_pushnil(L);

@@ -2,9 +2,6 @@
  * Plain functions on two kinds of userdata, pools and jobs (module_jobs.c); the
  * methods a script sees are the Lua half's. Arguments are checked there, so what
  * is wrong here is a bug of ours and raises as such.
- *
- * The supervisor is the host's: a userdata in the registry, made by start() and
- * stopped when the state is closed.
  */
 #include "lua/module.h"
 
@@ -16,64 +13,6 @@
 #include <lauxlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define KEY_HOST    "tidemill.host"
-#define KEY_SPAWNED "tidemill.host.spawned"
-
-/* ---- the host ---- */
-
-static int host_gc(lua_State *L)
-{
-    struct tide_host *host = lua_touserdata(L, 1);
-    tide_host_stop(host);
-    return 0;
-}
-
-/* Push a new host. Raises if there cannot be one. */
-static struct tide_host *
-push_host(lua_State *L, const struct tide_worker_ops *ops, const char *command)
-{
-    struct tide_error err;
-    struct tide_host *host = lua_newuserdata(L, sizeof *host);
-    if (tide_host_start(host, ops, command, &err) != TIDE_OK)
-        luaL_error(L, "%s", err.text);
-    lua_newtable(L);
-    lua_pushcfunction(L, host_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_setmetatable(L, -2);
-    return host;
-}
-
-/*
- * start([command]): fork the supervisor, or have `command` executed as one, unless
- * there is one that answers.
- */
-static int core_start(lua_State *L)
-{
-    struct tide_worker_ops ops = tide_lua_worker_ops();
-    const char *command = luaL_optstring(L, 1, NULL);
-    const char *key = command == NULL ? KEY_HOST : KEY_SPAWNED;
-    lua_getfield(L, LUA_REGISTRYINDEX, key);
-    const struct tide_host *host = lua_touserdata(L, -1);
-    if (host != NULL && host->alive && tide_host_is_ours(host))
-        return 0;
-    push_host(L, &ops, command);
-    lua_setfield(L, LUA_REGISTRYINDEX, key);
-    return 0;
-}
-
-/* Push the host of a pool that starts this way. */
-static struct tide_host *push_host_for(lua_State *L, const char *way)
-{
-    if (strcmp(way, "inherit") == 0) {
-        lua_State *script = L;
-        struct tide_worker_ops ops = tide_lua_copy_ops(script);
-        return push_host(L, &ops, NULL);
-    }
-    lua_getfield(L, LUA_REGISTRYINDEX,
-                 strcmp(way, "spawn") == 0 ? KEY_SPAWNED : KEY_HOST);
-    return lua_touserdata(L, -1);
-}
 
 /* ---- pools ---- */
 
@@ -163,7 +102,7 @@ static int core_open(lua_State *L)
     };
     struct tide_error err;
     struct tide_pool *pool;
-    struct tide_host *host = push_host_for(L, luaL_checkstring(L, 4));
+    struct tide_host *host = tide_push_host(L, luaL_checkstring(L, 4));
     int host_index = lua_gettop(L);
 
     struct tide_lua_pool *owner = lua_newuserdata(L, sizeof *owner);
@@ -488,7 +427,6 @@ static void set_flags(lua_State *L)
 int tide_open_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "start", core_start },
         { "open", core_open },
         { "step", core_step },
         { "is_busy", core_is_busy },
@@ -523,6 +461,8 @@ int tide_open_core(lua_State *L)
     luaL_setfuncs(L, functions, 0);
     luaL_setfuncs(L, tide_core_codec, 0);
     luaL_setfuncs(L, tide_core_jobs, 0);
+    lua_pushcfunction(L, tide_core_start);
+    lua_setfield(L, -2, "start");
     set_flags(L);
     return 1;
 }

@@ -22,6 +22,15 @@ extern const luaL_Reg tide_core_codec[];
 /** Its functions on jobs. */
 extern const luaL_Reg tide_core_jobs[];
 
+/**
+ * start([command]): fork the supervisor, or have `command` executed as one, unless
+ * there is one that answers.
+ */
+int tide_core_start(lua_State *L);
+
+/** Push the host of a pool that starts by "fork", "spawn" or "inherit". */
+struct tide_host *tide_push_host(lua_State *L, const char *way);
+
 /** The pool at `index`; its `pool` is NULL once it has been released. */
 struct tide_lua_pool *tide_check_pool(lua_State *L, int index);
 

@@ -154,13 +154,38 @@ static uint64_t mark_loaded(const struct tide_names *names, lua_State *L)
     return mark;
 }
 
+/*
+ * Is the module whose name and value are on top loaded by a better name, too? The
+ * shorter one: `socket` extends the table of `socket.core` and is the same table.
+ */
+static int has_better_name(lua_State *L, int loaded)
+{
+    int value = lua_gettop(L), better = 0;
+    if (lua_type(L, value - 1) != LUA_TSTRING || !lua_istable(L, value))
+        return 0;
+    const char *name = lua_tostring(L, value - 1);
+    lua_pushnil(L);
+    while (lua_next(L, loaded) != 0) {
+        if (lua_rawequal(L, -1, value) && lua_type(L, -2) == LUA_TSTRING) {
+            const char *other = lua_tostring(L, -2);
+            size_t length = strlen(name), others = strlen(other);
+            better |= others < length ||
+                      (others == length && strcmp(other, name) < 0);
+        }
+        lua_pop(L, 1);
+    }
+    return better;
+}
+
 void tide_names_rescan(struct tide_names *names, lua_State *L)
 {
-    luaL_checkstack(L, 12, "too many nested calls");
+    luaL_checkstack(L, 16, "too many nested calls");
     lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+    int loaded = lua_gettop(L);
     lua_pushnil(L);
-    while (lua_next(L, -2) != 0) {
-        add_module(names, L);
+    while (lua_next(L, loaded) != 0) {
+        if (!has_better_name(L, loaded))
+            add_module(names, L);
         lua_pop(L, 1);
     }
     lua_pop(L, 1);

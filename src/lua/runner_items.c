@@ -38,7 +38,8 @@ int tide_runner_look(struct tide_runner *runner)
 static void name_worker(lua_State *L)
 {
     const struct tide_worker_env *self = tide_worker_self();
-    if (!lua_istable(L, -1) || self == NULL)
+    tide_error_wrap(L); /* without memory the handler is not run */
+    if (self == NULL)
         return;
     lua_pushnumber(L, getpid());
     lua_setfield(L, -2, "pid");

@@ -27,6 +27,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+enum { STUCK_MAX = 3 };
+
 static const struct tide_worker_env *self;
 static struct tide_worker_limits limits;
 static struct tide_limit heap_limit;
@@ -223,7 +225,8 @@ struct loop {
     struct tide_worker_env *env;
     struct tide_runner runner;
     uint64_t now_ns;
-    uint32_t slot; /* being run; UINT32_MAX for none */
+    uint32_t slot;  /* being run; UINT32_MAX for none */
+    uint32_t stuck; /* rounds that ended without finishing it */
 };
 
 static void count_work(struct tide_worker_record *record,
@@ -264,6 +267,7 @@ static void finish_slot(struct loop *loop, int urgent)
     count_heap(&env->board->workers[env->index], loop->runner.L);
     uint32_t done = loop->slot;
     loop->slot = UINT32_MAX;
+    loop->stuck = 0;
     tide_board_finish(env->board, done, env->index, urgent);
 }
 
@@ -319,6 +323,9 @@ static int serve_all(struct tide_worker_env *env, lua_State *L,
             return loop.runner.retires ? TIDE_EXIT_RETIRED : EXIT_SUCCESS;
         lua_replace(L, 1);
         lua_settop(L, 1);
+        lua_gc(L, LUA_GCCOLLECT, 0); /* most likely there was no memory */
+        if (loop.slot != UINT32_MAX && ++loop.stuck > STUCK_MAX)
+            return EXIT_FAILURE; /* not even for saying so */
     }
 }
 
