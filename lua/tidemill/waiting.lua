@@ -203,15 +203,15 @@ function waiting.as_completed(results, timeout)
   check.timeout("tidemill.as_completed", timeout, 3)
   local list, pools = collect("tidemill.as_completed", results, 3)
   local deadline = timeout and core.now() + timeout
-  local over, taken = {}, 0
+  local over, taken, count = {}, 0, #list
   gather(list, over)
-  return function()
+  return function() -- which holds no result that it has given
     while taken == #over do
-      if taken == #list then return nil end
+      if taken == count then return nil end
       if deadline and core.now() >= deadline then
         error(errors.new {
           kind = "timeout",
-          message = ("%d of %d results are not ready in %g s"):format(#list - taken, #list,
+          message = ("%d of %d results are not ready in %g s"):format(count - taken, count,
             timeout),
         }, 0)
       end

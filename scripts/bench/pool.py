@@ -49,6 +49,12 @@ def main():
         measure("map_default_chunks", len(many), lambda: pool.map(identity, many))
         measure("map_chunk_1", len(fewer), lambda: pool.map(identity, fewer, 1))
 
+        def stream():
+            for _ in pool.imap_unordered(identity, fewer, 1):
+                pass
+
+        measure("imap_unordered_chunk_1", len(fewer), stream, 3)
+
         times = []
         for i in range(5000):
             start = clock()

@@ -57,6 +57,10 @@ tidemill.with(2, function(pool)
   measure("map_default_chunks", #many, function() pool:map(identity, many) end)
   measure("map_chunk_1", #fewer, function() pool:map(identity, fewer, 1) end)
 
+  measure("imap_unordered_chunk_1", #fewer, function()
+    for _ in pool:imap_unordered(identity, fewer, 1) do end -- luacheck: ignore 542
+  end)
+
   local calls, times = 20000, {}
   for i = 1, calls do
     local from = clock()

@@ -186,7 +186,7 @@ int tide_encode(struct tide_codec *codec, lua_State *L,
  * Bytecode in it is loaded: it must come from a process of the same pool. All
  * else is survived, whatever the bytes. Modules that it names are required.
  *
- * @param at     advanced behind the message
+ * @param at     advanced behind the message, also if only a hook refused it
  * @param count  the number of values pushed
  * @param head   the head as it was written; may be NULL
  * @return TIDE_OK; TIDE_EINVAL with nothing pushed. Raises only for memory.

@@ -453,11 +453,12 @@ int tide_decode(struct tide_codec *codec, lua_State *L,
     }
     codec->cell_count = cells;
     codec->model_count = models;
-    if (failed) {
+    if (!failed)
+        *at = d.in.at;
+    if (failed || d.refused) {
         lua_settop(L, top);
         return TIDE_EINVAL;
     }
-    *at = d.in.at;
     *count = (int)values;
     if (head_out != NULL)
         *head_out = head;

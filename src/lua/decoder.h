@@ -27,6 +27,7 @@ struct tide_decoder {
     int later;  /* stack index of the numbers of later tables */
     int shapes; /* stack index of keys and model of each shape, in turn */
     uint32_t first_model; /* in the codec's list */
+    int refused;          /* by a hook: read on, but nothing will come of it */
 };
 
 /** Note why; the first reason counts. Always returns -1. */

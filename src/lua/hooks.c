@@ -139,6 +139,35 @@ int tide_encode_hooked(struct tide_encoder *e, int index)
 
 /* ---- decoding ---- */
 
+/* The message is refused, but read to its end: the next one begins there. */
+static void refuse(struct tide_decoder *d, const char *why)
+{
+    if (!d->refused)
+        tide_decoder_fail(d, why);
+    d->refused = 1;
+}
+
+/* Replace the hook and the plain value on top by what the hook makes of it. */
+static void call_decode(struct tide_decoder *d)
+{
+    lua_State *L = d->L;
+    if (lua_isnil(L, -2)) {
+        lua_replace(L, -2); /* no hook: the plain value has to do */
+        return;
+    }
+    if (tide_call_hook(d->codec, L, 1) != 0) {
+        char text[TIDE_ERROR_TEXT_BYTES];
+        snprintf(text, sizeof text, "a decode hook raised: %s", error_text(L));
+        refuse(d, text);
+    } else if (lua_isnil(L, -1)) {
+        refuse(d, "a decode hook returned nil");
+    }
+    if (d->refused) { /* something that may be a key */
+        lua_pop(L, 1);
+        lua_pushboolean(L, 0);
+    }
+}
+
 int tide_decode_hooked(struct tide_decoder *d)
 {
     lua_State *L = d->L;
@@ -150,18 +179,14 @@ int tide_decode_hooked(struct tide_decoder *d)
     d->depth++;
     if (tide_decode_value(d) != 0)
         return -1;
-    if (!lua_istable(L, -1) || !push_hook(L, d->codec, d->codec->keys.decode))
-        return tide_decoder_fail(d, "a class without a decode hook here");
+    if (!lua_istable(L, -1) || !push_hook(L, d->codec, d->codec->keys.decode)) {
+        refuse(d, "a class without a decode hook here");
+        lua_pushnil(L);
+    }
     if (tide_decode_value(d) != 0)
         return -1;
     d->depth--;
-    if (tide_call_hook(d->codec, L, 1) != 0) {
-        char text[TIDE_ERROR_TEXT_BYTES];
-        snprintf(text, sizeof text, "a decode hook raised: %s", error_text(L));
-        return tide_decoder_fail(d, text);
-    }
-    if (lua_isnil(L, -1))
-        return tide_decoder_fail(d, "a decode hook returned nil");
+    call_decode(d);
     lua_replace(L, top + 1);
     lua_settop(L, top + 1);
     lua_pushvalue(L, -1);
