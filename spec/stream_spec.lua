@@ -1,4 +1,4 @@
--- Results one by one: order, places, errors at their place, inputs that are pulled lazily.
+-- Results one by one: their order and places, and what may go on beside them.
 
 local files = require "support.files"
 local leaks = require "support.leaks"
@@ -13,18 +13,15 @@ local function numbers(count)
   return items
 end
 
---- An iterator over 1 .. count (over all, without), and a table that counts what was asked of it.
+--- An iterator over 1 .. count, which must not be asked again after its end.
 local function counter(count)
-  local seen = { asked = 0, ended = 0 }
+  local n, ended = 0, false
   return function()
-    assert(seen.ended == 0, "asked again after its end")
-    if seen.asked == count then
-      seen.ended = 1
-      return nil
-    end
-    seen.asked = seen.asked + 1
-    return seen.asked
-  end, seen
+    assert(not ended, "asked again after its end")
+    n = n + 1
+    ended = n > count
+    return not ended and n or nil
+  end
 end
 
 local function raised(kind, f, ...)
@@ -267,13 +264,13 @@ describe("a stream", function()
     tidemill.with(2, function(pool)
       each_method(function(method)
         local count = 0
-        for i, value in pool[method](pool, identity, (counter(60)), 3) do
+        for i, value in pool[method](pool, identity, counter(60), 3) do
           count = count + 1
           assert.equal(i, value)
           assert.equal(2 * i, pool:apply("x -> 2 * x", { i }))
           if i % 10 == 0 then assert.same(numbers(100), pool:map(identity, numbers(100), 9)) end
           if i % 20 == 0 then
-            assert.equal(30, select(2, gather(pool:imap(identity, (counter(30))))))
+            assert.equal(30, select(2, gather(pool:imap(identity, counter(30)))))
           end
         end
         assert.equal(60, count)
@@ -298,7 +295,7 @@ describe("a stream", function()
 
   it("may be the input of another", function()
     tidemill.with(2, function(pool)
-      local inner = pool:imap("x -> 2 * x", (counter(200)), { chunksize = 3, buffer = 20 })
+      local inner = pool:imap("x -> 2 * x", counter(200), { chunksize = 3, buffer = 20 })
       local function values()
         local _, value = inner:next()
         return value
@@ -317,7 +314,7 @@ describe("a stream", function()
       local streams = {}
       for k = 1, 8 do
         streams[k] = pool:imap(function(x) return x * k end, k % 2 == 0 and numbers(300)
-          or (counter(300)), { chunksize = k, buffer = 10 * k })
+          or counter(300), { chunksize = k, buffer = 10 * k })
       end
       for i = 1, 300 do
         for k, stream in ipairs(streams) do assert.same({ i, i * k }, { stream:next() }) end
@@ -342,110 +339,6 @@ describe("a stream", function()
         files.open(gate)
         assert.same(numbers(20), (gather(stream)))
       end)
-    end)
-  end)
-end)
-
-describe("the input of a stream", function()
-  leaks.watch(after_each, assert)
-
-  local function most_ahead(pool, method, options, count)
-    local taken, most, asked = 0, 0, 0
-    local function generate()
-      if asked == count then return nil end
-      asked = asked + 1
-      most = math.max(most, asked - taken)
-      return asked
-    end
-    for i, value in pool[method](pool, identity, generate, options) do
-      assert.equal(i, value)
-      taken = taken + 1
-    end
-    assert.equal(count, taken)
-    return most
-  end
-
-  it("is never pulled further ahead than the buffer", function()
-    for _, workers in ipairs { 1, 3 } do
-      tidemill.with(workers, function(pool)
-        each_method(function(method)
-          for _, buffer in ipairs { 1, 2, 7, 64, 1000 } do
-            for _, chunk in ipairs { false, 1, 3, 100 } do
-              local options = { buffer = buffer, chunksize = chunk or nil }
-              local most = most_ahead(pool, method, options, 1500)
-              assert.is_true(most <= buffer, ("%s: %d ahead of %d in chunks of %s"):format(
-                method, most, buffer, tostring(chunk)))
-            end
-          end
-        end)
-      end)
-    end
-  end)
-
-  it("is pulled four chunks per worker ahead unless told otherwise", function()
-    for _, workers in ipairs { 1, 2 } do
-      tidemill.with(workers, function(pool)
-        each_method(function(method)
-          for _, chunk in ipairs { 1, 5, 50 } do
-            local most = most_ahead(pool, method, chunk, 1500)
-            assert.is_true(most <= 4 * chunk * workers, most)
-            assert.is_true(most >= workers, most) -- or one would have nothing to do
-          end
-        end)
-      end)
-    end
-  end)
-
-  it("takes the buffer of the pool", function()
-    tidemill.with({ processes = 2, buffer = 5 }, function(pool)
-      each_method(function(method)
-        assert.is_true(most_ahead(pool, method, nil, 200) <= 5)
-        assert.is_true(most_ahead(pool, method, { buffer = 2 }, 200) <= 2)
-      end)
-    end)
-  end)
-
-  it("stands still while nobody takes", function()
-    tidemill.with(2, function(pool)
-      local generate, seen = counter()
-      local stream = pool:imap(identity, generate, { buffer = 10, chunksize = 2 })
-      for i = 1, 30 do
-        assert.equal(i, (stream:next()))
-        pool:map(identity, numbers(50), 1)
-        assert.is_true(seen.asked <= i + 10)
-      end
-      stream:close()
-    end)
-  end)
-
-  it("may be endless", function()
-    tidemill.with(2, function(pool)
-      each_method(function(method)
-        local count = 0
-        for i, value in pool[method](pool, identity, (counter())) do
-          count = count + 1
-          assert.equal(i, value)
-          if count == 20000 then break end
-        end
-      end)
-      assert.same(numbers(10), pool:map(identity, numbers(10)))
-    end)
-  end)
-
-  it("may be larger than memory", function()
-    tidemill.with(2, function(pool)
-      collectgarbage()
-      local before, most = processes.resident "self", 0
-      local n = 0
-      local function generate()
-        n = n + 1
-        if n <= 400 then return ("x"):rep(1e6) end
-      end
-      for _, text in pool:imap(identity, generate, { buffer = 8, chunksize = 1 }) do
-        assert.equal(1e6, #text)
-        most = math.max(most, processes.resident "self" - before)
-      end
-      assert.is_true(most < 200 * 1024, ("%d kB"):format(most)) -- of 800 MB that went through
     end)
   end)
 end)
