@@ -187,7 +187,8 @@ describe("tidemill.wait", function()
   it("refuses what it cannot use", function()
     tidemill.with(1, function(pool)
       local result = pool:submit(identity)
-      for _, args in ipairs { {}, { 1 }, { { 1 } }, { { result, {} } }, { {}, { return_when = "some" } }, { {}, { when = "all" } }, { {}, { timeout = "1" } } } do
+      for _, args in ipairs { {}, { 1 }, { { 1 } }, { { result, {} } },
+        { {}, { return_when = "some" } }, { {}, { when = "all" } }, { {}, { timeout = "1" } } } do
         local ok, err = pcall(tidemill.wait, args[1], args[2])
         assert.is_false(ok)
         assert.is_string(err)
