@@ -265,6 +265,30 @@ describe("tidemill.as_completed", function()
     end)
   end)
 
+  it("keeps none that it has given", function()
+    tidemill.with(2, function(pool)
+      local function submit()
+        local results = {}
+        for i = 1, 20 do results[i] = pool:submit(identity, i) end
+        return results
+      end
+      local given, count = setmetatable({}, { __mode = "k" }), 0
+      local step = tidemill.as_completed(submit())
+      local function take()
+        local result = step()
+        if result then given[result] = true end
+        return result ~= nil
+      end
+      while take() do
+        count = count + 1
+        collectgarbage()
+        collectgarbage()
+        assert.is_nil(next(given))
+      end
+      assert.equal(20, count)
+    end)
+  end)
+
   it("may be left, and its results added to", function()
     tidemill.with(2, function(pool)
       local results = {}
@@ -362,6 +386,26 @@ describe("a result", function()
       collectgarbage()
       collectgarbage()
       assert.is_nil(next(weak))
+    end)
+  end)
+
+  it("keeps neither arguments nor values in the workers", function()
+    tidemill.with(2, function(pool)
+      local function resident()
+        local sum = 0
+        for _, pid in ipairs(pool:workers()) do sum = sum + processes.resident(pid) end
+        return sum
+      end
+      local function round()
+        for i = 1, 100 do
+          assert.equal(1e6, #pool:apply(identity, { string.char(i):rep(1e6) }))
+        end
+      end
+      round()
+      local before = resident()
+      round()
+      local added = resident() - before
+      assert.is_true(added < 50 * 1024, ("%d kB of 100 MB are kept"):format(added))
     end)
   end)
 

@@ -318,3 +318,33 @@ describe("maxtasksperchild", function()
     end
   end)
 end)
+
+describe("the workers", function()
+  leaks.watch(after_each, assert)
+
+  it("are as many as were wanted, however much waits for them", function()
+    tidemill.with(3, function(pool)
+      local gate, results = files.gate(), {}
+      for i = 1, 45 do results[i] = pool:submit(files.pass, gate) end
+      for _ = 1, 10 do
+        assert.equal(3, #pool:workers())
+        assert.is_false(results[45]:wait(0.005))
+      end
+      files.open(gate)
+      for i = 1, 45 do results[i]:get() end
+      assert.equal(3, #pool:workers())
+    end)
+  end)
+
+  it("are the same from one call to the next, unless told otherwise", function()
+    tidemill.with(2, function(pool)
+      local pids = pool:workers()
+      for _ = 1, 50 do
+        pool:apply(identity, { 1 })
+        pool:map(identity, numbers(100), 3)
+        pcall(pool.apply, pool, error)
+      end
+      assert.same(pids, pool:workers())
+    end)
+  end)
+end)

@@ -53,6 +53,7 @@ describe("an error in a stream", function()
           if i % 3 == 0 then
             assert.is_false(ok)
             assert.equal("task", place.kind)
+            assert.is_truthy(place.traceback:find("stream_error_spec.lua:%d+: in function"))
             assert.equal(i, place.index)
             assert.equal(i, place.item)
             assert.same({ code = i }, place.value)
