@@ -244,10 +244,6 @@ static int rest(struct tide_lua_pool *owner, const struct tide_lua_job *job,
     uint32_t count = worth_waking(owner, job);
     int patient =
         job != NULL && owner->jobs != NULL && owner->jobs->next == NULL;
-    if (owner->sleepy) {
-        tide_pool_kick(owner->pool, tide_pool_queued(owner->pool));
-        owner->sleepy = 0;
-    }
     if (count > 1 && !patient) {
         uint64_t soon_ns = tide_now_ns() + SHORT_SLEEP_NS;
         int status = tide_pool_wait(

@@ -273,7 +273,6 @@ static void wake_for(struct tide_lua_job *job, uint32_t handed)
         call_ns = unknown_ns;
     tide_pool_nudge(owner->pool,
                     (uint64_t)(call_ns * tide_pool_queued(owner->pool)));
-    owner->sleepy = 1;
 }
 
 /* Hand out as many spans as the job may have in flight. */

@@ -63,7 +63,6 @@ struct tide_lua_pool {
     int closed;         /* takes no new job */
     int terminated;     /* by the script */
     int owns_host;      /* its supervisor is there for it alone */
-    int sleepy;         /* not every worker was woken that has work */
     int dropped;        /* streams were, see tide_jobs_drop() */
     uint32_t finished;  /* jobs on the list of those to be told of */
     int has_seed;       /* random streams per item */
