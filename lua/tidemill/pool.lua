@@ -408,6 +408,7 @@ function Pool:join(timeout)
   check.timeout("pool:join", timeout, 2)
   if core.state(self._core) == "open" then error("pool:join: close the pool first", 2) end
   for unfinished in pairs(self._streams) do stream.finish(unfinished) end
+  core.end_streams(self._core)
   local deadline = timeout and core.now() + timeout
   if not waiting.wait_for(self, nil, timeout) then return false end
   core.step(self._core) -- the last result is in: the workers may go

@@ -167,6 +167,17 @@ void tide_jobs_cancel(struct tide_lua_job *job, lua_State *L)
         tide_job_retire(job, L);
 }
 
+void tide_jobs_end_streams(struct tide_lua_pool *owner, lua_State *L)
+{
+    struct tide_lua_job *next;
+    for (struct tide_lua_job *job = owner->jobs; job != NULL; job = next) {
+        int lifted = job->complete && job->allowed == UINT64_MAX;
+        next = job->next;
+        if ((job->order.flags & TIDE_JOB_STREAM) != 0 && !lifted)
+            tide_jobs_cancel(job, L);
+    }
+}
+
 void tide_jobs_drop(struct tide_lua_job *job)
 {
     if (job->state != TIDE_JOB_RUNNING || job->self == LUA_NOREF)

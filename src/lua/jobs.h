@@ -176,6 +176,13 @@ void tide_jobs_feed(struct tide_lua_job *job, lua_State *L, int items,
  */
 void tide_jobs_lift(struct tide_lua_job *job, lua_State *L, int all);
 
+/**
+ * End streams whose window was not ended: nobody will take from them any more, as
+ * when all work is to be waited for. (Their iterators may be garbage that is not
+ * yet finalized.)
+ */
+void tide_jobs_end_streams(struct tide_lua_pool *owner, lua_State *L);
+
 /** End a job that is running: what waits is not run, what runs is killed. */
 void tide_jobs_cancel(struct tide_lua_job *job, lua_State *L);
 

@@ -157,6 +157,14 @@ static int core_cancel(lua_State *L)
 
 /* ---- streams ---- */
 
+/* end_streams(pool): those with a window */
+static int core_end_streams(lua_State *L)
+{
+    struct tide_lua_pool *owner = tide_enter_pool(L, 1);
+    tide_jobs_end_streams(owner, L);
+    return 0;
+}
+
 /* room(job, taken) -> how many items may be fed, how many are on their way */
 static int core_room(lua_State *L)
 {
@@ -236,10 +244,17 @@ static int core_guard(lua_State *L)
 }
 
 const luaL_Reg tide_core_jobs[] = {
-    { "submit", core_submit },     { "outcome", core_outcome },
-    { "notify", core_notify },     { "wait", core_wait },
-    { "cancel", core_cancel },     { "room", core_room },
-    { "feed", core_feed },         { "ring", core_ring },
-    { "progress", core_progress }, { "guard", core_guard },
-    { "lift", core_lift },         { NULL, NULL },
+    { "submit", core_submit },
+    { "outcome", core_outcome },
+    { "notify", core_notify },
+    { "wait", core_wait },
+    { "cancel", core_cancel },
+    { "room", core_room },
+    { "feed", core_feed },
+    { "ring", core_ring },
+    { "progress", core_progress },
+    { "guard", core_guard },
+    { "lift", core_lift },
+    { "end_streams", core_end_streams },
+    { NULL, NULL },
 };
