@@ -19,7 +19,8 @@ local options = {}
 ---@field buffer? integer
 ---@field inherit? boolean       workers are copies of the script's state as it is now
 ---@field memory_limit? integer  bytes of Lua heap per worker; beyond, "not enough memory" is raised
----@field max_rss? integer       bytes of private memory; above, a worker is replaced between items
+---@field max_rss? integer       bytes of private memory that a worker may take after its start; one
+---                               that has more is replaced between items
 ---@field seed? integer          random numbers of their own for every item
 ---@field name? string
 

@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 /**
- * Resident bytes that are not shared with other processes through mappings or
- * files: what ending this process would give back, about. 0 if it cannot be told.
+ * Resident bytes that are not of files or shared mappings. Pages that a fork has
+ * left in common count as well. 0 if it cannot be told.
  */
 uint64_t tide_private_bytes(void);
 

@@ -13,8 +13,9 @@
 
 /** When a worker is to make room for a fresh one; 0: never. */
 struct tide_worker_limits {
-    uint64_t tasks;     /* items it may run */
-    uint64_t rss_bytes; /* private memory it may have between two items */
+    uint64_t tasks;      /* items it may run */
+    uint64_t rss_bytes;  /* private memory it may have between two items, */
+    uint64_t born_bytes; /* besides what it began with: a copy, for a start */
 };
 
 /** What a worker process runs spans with. */

@@ -26,7 +26,8 @@ int tide_runner_look(struct tide_runner *runner)
         uint64_t now_ns = tide_now_ns();
         if (now_ns - runner->looked_ns >= LOOK_EVERY_NS) {
             runner->looked_ns = now_ns;
-            runner->retires = tide_private_bytes() > limits->rss_bytes;
+            runner->retires =
+                tide_private_bytes() > limits->born_bytes + limits->rss_bytes;
         }
     }
     return runner->retires;

@@ -15,6 +15,7 @@
 #include "lua/worker.h"
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "lua/errors.h"
 #include "lua/limit.h"
 #include "lua/runner.h"
@@ -154,6 +155,7 @@ static void set_limits(lua_State *L)
 {
     limits.tasks = get_limit(L, "maxtasksperchild");
     limits.rss_bytes = get_limit(L, "max_rss");
+    limits.born_bytes = tide_private_bytes();
     uint64_t heap_bytes = get_limit(L, "memory_limit");
     if (heap_bytes != 0)
         tide_limit_set(&heap_limit, L, heap_bytes);
