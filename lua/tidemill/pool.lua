@@ -476,9 +476,13 @@ end
 function Pool:poll(timeout)
   check_self(self, "poll")
   check.timeout("pool:poll", timeout, 2)
-  if timeout and timeout > 0 then core.wait_pools({ self._core }, timeout) end
   core.step(self._core)
-  waiting.tell(self)
+  local told = waiting.tell(self)
+  if not told and (timeout or 0) > 0 and core.is_busy(self._core) then
+    core.wait_pools({ self._core }, timeout)
+    core.step(self._core)
+    waiting.tell(self)
+  end
   return core.is_busy(self._core)
 end
 

@@ -34,15 +34,18 @@ end
 --- Call the watchers of jobs that are over. What one raises is raised here; the others are called
 --- next time.
 ---@param pool tidemill.Pool
+---@return boolean told  was there any?
 function waiting.tell(pool)
   local watch = pool._watch
   take_finished(pool)
+  local told = watch.first <= watch.last
   while watch.first <= watch.last do
     local watcher = watch.due[watch.first]
     watch.due[watch.first] = nil
     watch.first = watch.first + 1
     watcher()
   end
+  return told
 end
 
 --- Have `watcher` called when the job is over; false if it is.

@@ -143,13 +143,15 @@ void tide_jobs_feed(struct tide_lua_job *job, lua_State *L, int items,
 {
     if (job->state != TIDE_JOB_RUNNING)
         return;
-    if (count == 0)
-        job->complete = 1;
-    job->item_base = job->order.total;
-    job->order.total += count;
     job->allowed = UINT64_MAX;
-    lua_pushvalue(L, items);
-    tide_job_store(job, L, TIDE_JOB_ITEMS);
+    if (count == 0) {
+        job->complete = 1;
+    } else { /* those before are encoded, or there was no room for these */
+        job->item_base = job->order.total;
+        job->order.total += count;
+        lua_pushvalue(L, items);
+        tide_job_store(job, L, TIDE_JOB_ITEMS);
+    }
     tide_job_join_feed(job);
     tide_jobs_step_with(job->owner, L, job);
 }
