@@ -270,6 +270,27 @@ describe("the end of a pool", function()
     end)
   end)
 
+  it("by join comes in whatever state the collector is", function()
+    local cycle = 0
+    drop()
+    repeat cycle = cycle + 1 until collectgarbage("step", 0)
+    for part = 0, 50 do
+      local pool = tidemill.pool(1)
+      drop()
+      collectgarbage "stop"
+      pool:imap(identity, tidemill.range(1, 1000), { chunksize = 2, buffer = 4 }):next()
+      for _ = 1, cycle * part / 50 do
+        if collectgarbage("step", 0) then break end
+      end
+      collectgarbage "stop" -- a step starts it again
+      pool:close()
+      local ended = pool:join(10)
+      collectgarbage "restart"
+      pool:terminate()
+      assert.is_true(ended, ("%d/50 of a cycle later"):format(part))
+    end
+  end)
+
   it("by with ends streams left in its function", function()
     each_method(function(method)
       for _, items in ipairs(inputs(5000)) do

@@ -110,8 +110,13 @@ describe("streams", function()
     end
     for workers = 1, 3 do
       for _ = 1, 12 do
-        local ok, err = pcall(tidemill.with, workers, round)
+        local pool = tidemill.pool(workers)
+        local ok, err = pcall(round, pool)
+        pool:close()
+        local ended = pool:join(30)
+        pool:terminate()
         assert.is_true(ok, ("seed %d: %s"):format(seed, tostring(err)))
+        assert.is_true(ended, ("seed %d: the join does not end"):format(seed))
       end
     end
   end)
