@@ -4,6 +4,7 @@
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
+local shell = require "support.shell"
 local tidemill = require "tidemill"
 
 local DEADLINE_S = 60
@@ -323,5 +324,21 @@ describe("the end of a pool", function()
       assert.equal(i % 2 == 1, ok)
       if ok then assert.equal(i, outcome) else assert.equal("worker", outcome.kind) end
     end
+  end)
+end)
+
+describe("a supervisor", function()
+  it("that dies while there is no pool is replaced for the next", function()
+    local out = shell.run("TIDEMILL SCRIPT", ([[
+      package.path = %q
+      local processes, tidemill = require "support.processes", require "tidemill"
+      tidemill.with(1, function() end)
+      local supervisor = processes.children(processes.self())[1]
+      processes.kill(supervisor, processes.SIGKILL)
+      processes.eventually(30, function() return not processes.is_alive(supervisor) end)
+      pcall(tidemill.with, 1, function() end) -- may be the one that finds out
+      print(tidemill.with(1, function(pool) return pool:apply(math.abs, { -7 }) end))
+    ]]):format(package.path))
+    assert.equal("7\n", out)
   end)
 end)
