@@ -40,7 +40,9 @@ int tide_core_start(lua_State *L)
     const char *command = luaL_optstring(L, 1, NULL);
     const char *key = command == NULL ? KEY_HOST : KEY_SPAWNED;
     lua_getfield(L, LUA_REGISTRYINDEX, key);
-    const struct tide_host *host = lua_touserdata(L, -1);
+    struct tide_host *host = lua_touserdata(L, -1);
+    if (host != NULL && tide_host_is_ours(host))
+        tide_host_attend(host); /* it may have died since */
     if (host != NULL && host->alive && tide_host_is_ours(host))
         return 0;
     push_host(L, &ops, command);
