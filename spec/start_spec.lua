@@ -202,7 +202,8 @@ describe("an event loop", function()
       one[0].fd, one[0].events = pool:fd(), 1
       assert.equal(pool:fd(), pool:fd())
       local told = 0
-      while pool:poll() or ffi.C.poll(one, 1, 0) > 0 do end -- workers come up
+      pool:broadcast(square, 1) -- all workers are up and have said so
+      while pool:poll() or ffi.C.poll(one, 1, 0) > 0 do end
       assert.equal(0, ffi.C.poll(one, 1, 50))
       for round = 1, 50 do
         pool:apply_async(square, { round }, { callback = function(x)
