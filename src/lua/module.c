@@ -256,11 +256,12 @@ static int core_fd(lua_State *L)
 /* wait_pools(list of pools, seconds or nil): until one of them has news */
 static int core_wait_pools(lua_State *L)
 {
-    enum { POOLS_MAX = 64 };
-    struct tide_pool *pools[POOLS_MAX];
     size_t count = 0;
     uint64_t deadline_ns = tide_check_deadline(L, 2);
-    for (int i = 1; i <= (int)lua_objlen(L, 1) && count < POOLS_MAX; i++) {
+    int given = (int)lua_objlen(L, 1);
+    struct tide_pool **pools =
+        lua_newuserdata(L, (size_t)(given + 1) * sizeof(void *));
+    for (int i = 1; i <= given; i++) {
         lua_rawgeti(L, 1, i);
         struct tide_lua_pool *owner = tide_check_pool(L, -1);
         lua_pop(L, 1);
