@@ -230,7 +230,7 @@ local function start_call(self, method, f, args, given)
   check_open(self, method)
   hide(self._hidden)
   local flags = core.EAGER + core.UNPACK + core.ALL
-  return core.submit(self._core, f, nil, { args or no_args }, 1, flags, 1, nil, nil, given.timeout,
+  return core.submit(self._core, f, nil, args or no_args, 1, flags, 1, nil, nil, given.timeout,
     given.retries, given.retry_errors), given
 end
 
@@ -384,10 +384,10 @@ function Pool:broadcast(f, ...)
   f = check_function("broadcast", f, "f", 2)
   check_open(self, "broadcast")
   hide(self._hidden)
-  local defaults = self._defaults
+  local defaults, args = self._defaults, { n = select("#", ...), ... }
   local flags = core.EAGER + core.UNPACK + core.BROADCAST
-  local job = core.submit(self._core, f, nil, { { n = select("#", ...), ... } }, self.processes,
-    flags, 1, nil, nil, defaults.timeout, defaults.retries, defaults.retry_errors)
+  local job = core.submit(self._core, f, nil, args, self.processes, flags, 1, nil, nil,
+    defaults.timeout, defaults.retries, defaults.retry_errors)
   return finish(self, job, defaults)
 end
 

@@ -252,6 +252,7 @@ static void run_messages(struct tide_lua_job *job, lua_State *L,
 {
     struct tide_buffer *buffer = &run->out.buffer;
     int items = lua_gettop(L);
+    int is_call = (job->order.flags & (TIDE_JOB_ALL | TIDE_JOB_BROADCAST)) != 0;
     if (run->planned > 1) {
         size_t index_bytes = (1 + (size_t)run->planned) * sizeof(uint32_t);
         if (tide_buffer_reserve(buffer, index_bytes) == NULL) {
@@ -264,8 +265,11 @@ static void run_messages(struct tide_lua_job *job, lua_State *L,
     while (run->count < run->planned &&
            (run->count == 0 || buffer->used < SEGMENT_BYTES)) {
         uint32_t offset = (uint32_t)buffer->used;
-        lua_rawgeti(L, items,
-                    (int)(job->encoded - job->item_base + run->count + 1));
+        if (is_call)
+            lua_pushvalue(L, items);
+        else
+            lua_rawgeti(L, items,
+                        (int)(job->encoded - job->item_base + run->count + 1));
         run->status = encode_item(job, L, buffer, &run->err);
         if (run->status != TIDE_OK)
             return;

@@ -176,7 +176,7 @@ void tide_job_refuse_item(struct tide_lua_job *job, lua_State *L,
 {
     job->refused++;
     name_item(job, L, index, 1);
-    if ((job->order.flags & TIDE_JOB_ALL) == 0) {
+    if ((job->order.flags & (TIDE_JOB_ALL | TIDE_JOB_BROADCAST)) == 0) {
         tide_job_push(job, L, TIDE_JOB_ITEMS);
         lua_rawgeti(L, -1, (int)(index - job->item_base) + 1);
         lua_setfield(L, -3, "item");

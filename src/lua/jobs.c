@@ -113,11 +113,23 @@ static void leave_feed(struct tide_lua_job *job)
     job->feed_link = NULL;
 }
 
+/* As luaL_ref() of the value on top, which has to look for the table's end. */
+static int add_active(struct tide_lua_pool *owner, lua_State *L)
+{
+    lua_rawgeti(L, owner->at, 0);
+    int has_free = lua_tonumber(L, -1) > 0;
+    lua_pop(L, 1);
+    if (has_free)
+        return luaL_ref(L, owner->at);
+    lua_rawseti(L, owner->at, ++owner->last_active);
+    return owner->last_active;
+}
+
 void tide_job_enlist(struct tide_lua_job *job, lua_State *L)
 {
     struct tide_lua_pool *owner = job->owner;
     lua_pushvalue(L, -1);
-    job->self = luaL_ref(L, owner->at);
+    job->self = add_active(owner, L);
     job->previous = NULL;
     job->next = owner->jobs;
     if (job->next != NULL)

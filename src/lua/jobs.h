@@ -48,6 +48,7 @@ struct tide_lua_pool {
     struct tide_function *functions; /* used last first */
     uint32_t function_count;
     uint64_t last_function;
+    int last_active; /* the highest place in the table of active jobs */
     struct tide_function *recent; /* see job_recent.c */
     const void *last_seen;        /* what was encoded last */
     struct tide_flight *flights;
@@ -153,7 +154,8 @@ void tide_jobs_fail_all(struct tide_lua_pool *owner, lua_State *L,
  * @param function  stack index of what to run; raises an error object of kind
  *                  "encode" if it cannot travel; for FOLD how to combine follows
  *                  at the next index
- * @param items     stack index of a table of items; ignored for a range and LAZY
+ * @param items     stack index of a table of items, with ALL and BROADCAST of the
+ *                  call's arguments; ignored for a range and LAZY
  */
 struct tide_lua_job *tide_jobs_start(struct tide_lua_pool *owner, lua_State *L,
                                      int pool, int function, int items,

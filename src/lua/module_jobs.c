@@ -60,7 +60,7 @@ static uint32_t opt_count(lua_State *L, int index)
  * submit(pool, f, combine or nil, items, total, flags, chunk, first, step, timeout,
  * retries, retry_errors, buffer) -> job
  *
- * `items` is a table, or nil for the range first, first + step, ... of `total`, or
+ * `items` is a table (of the arguments, for one call), or nil for the range first, first + step, ... of `total`, or
  * for what will be fed. What comes after `chunk` may be left out.
  */
 static int core_submit(lua_State *L)

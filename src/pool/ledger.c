@@ -129,7 +129,8 @@ static int reserve_again(struct tide_job *job)
 
 int tide_job_cut(struct tide_job *job, uint32_t count, struct tide_span *out)
 {
-    if (job->stopped || reserve_again(job) != 0)
+    if (job->stopped || (job->again_count == 0 && job->cutting == NULL) ||
+        reserve_again(job) != 0)
         return 0;
     if (job->again_count > 0) {
         *out = job->again[--job->again_count];
@@ -137,8 +138,6 @@ int tide_job_cut(struct tide_job *job, uint32_t count, struct tide_span *out)
         return 1;
     }
     struct tide_segment *segment = job->cutting;
-    if (segment == NULL)
-        return 0;
     uint32_t left = segment->count - segment->cut;
     out->segment = segment;
     out->first = segment->cut;
