@@ -159,7 +159,12 @@ void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L);
  */
 void tide_jobs_abandon(struct tide_lua_pool *owner, lua_State *L);
 
-/** Submit a span. @return 0; -1 if there is no room */
+/**
+ * Submit a span.
+ *
+ * @return TIDE_OK; TIDE_EAGAIN if there is no room; TIDE_EINVAL: the worker that was
+ *         to run it, of a broadcast, is there no more
+ */
 int tide_flight_start(struct tide_lua_job *job, const struct tide_span *span);
 
 /** Take back what no worker has begun; with `kill` end what one has, too. */

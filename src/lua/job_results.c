@@ -275,7 +275,7 @@ int tide_flight_start(struct tide_lua_job *job, const struct tide_span *span)
                                            &request, tag)
                      : tide_pool_submit(&slot, owner->pool, &request, tag);
     if (status != TIDE_OK)
-        return -1;
+        return status;
     owner->free_flights = flight->next;
     *flight = (struct tide_flight){ .job = job,
                                     .span = *span,
@@ -285,7 +285,7 @@ int tide_flight_start(struct tide_lua_job *job, const struct tide_span *span)
     if (flight->next != NULL)
         flight->next->link = &flight->next;
     job->flights = flight;
-    return 0;
+    return TIDE_OK;
 }
 
 static void end_flight(struct tide_flight *flight)

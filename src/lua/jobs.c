@@ -240,6 +240,17 @@ static uint32_t chunk_of(const struct tide_lua_job *job, uint64_t uncut)
     return most > 0 ? (uint32_t)most : 1;
 }
 
+/* A broadcast is late for a worker that was sent away meanwhile. */
+static void refuse_worker(struct tide_lua_job *job, lua_State *L,
+                          const struct tide_span *span)
+{
+    lua_pushfstring(L, "worker %d was sent away", (int)span->first + 1);
+    tide_error_object_push(L, "cancelled", lua_tostring(L, -1));
+    tide_job_fail_item(job, L, (void *)span->segment, span->first,
+                       TIDE_FAILURE_FINAL);
+    lua_pop(L, 1);
+}
+
 /* Hand out one span. Returns 0 if there is none, or no room. */
 static int hand_out_span(struct tide_lua_job *job, lua_State *L)
 {
@@ -254,10 +265,12 @@ static int hand_out_span(struct tide_lua_job *job, lua_State *L)
     }
     if (!tide_job_cut(&job->ledger, chunk, &span))
         return 0;
-    if (tide_flight_start(job, &span) == 0)
-        return 1;
-    tide_job_settle_span(job, &span, 0, 0);
-    return 0;
+    int status = tide_flight_start(job, &span);
+    if (status == TIDE_EINVAL)
+        refuse_worker(job, L, &span);
+    if (status != TIDE_OK)
+        tide_job_settle_span(job, &span, status == TIDE_EINVAL, 0);
+    return status == TIDE_OK;
 }
 
 int tide_job_has_more(const struct tide_lua_job *job)
