@@ -153,6 +153,19 @@ describe("a worker", function()
   end)
 end)
 
+describe("a module loaded by two names", function()
+  it("travels by the shorter, of which the longer may be a part", function()
+    for _ = 1, 4 do -- in which order they are met differs from process to process
+      local out, err = shell.run("TIDEMILL SCRIPT", [[
+        local socket = require "socket" -- the table of socket.core, and more
+        require "tidemill".with(1, function(pool)
+          print(pool:apply(function() return type(socket.bind) end))
+        end)]])
+      assert.equal("function\n", out, err)
+    end
+  end)
+end)
+
 describe("memory", function()
   leaks.watch(after_each, assert)
 
