@@ -100,12 +100,14 @@ static void report(struct model *model)
     unsigned s = index_of(segment);
     uint32_t size = span.last - span.first;
     uint32_t done = check_random(3) ? size : check_random(size + 1);
+    uint32_t repeats = 0;
     model->flying[which] = model->flying[--model->flying_count];
     for (uint32_t i = span.first; i < span.last; i++) {
         model->flies[s][i] = 0;
         struct tide_span again = { segment, i, i + 1 };
         int repeated = i - span.first < done && check_random(8) == 0 &&
                        tide_job_repeat(&model->job, &again) == 0;
+        repeats += (uint32_t)repeated;
         CHECK(!repeated || !model->job.stopped);
         if (!repeated && (i - span.first < done || model->job.stopped)) {
             model->settled[s][i] = 1;
@@ -117,8 +119,9 @@ static void report(struct model *model)
         left += !model->settled[s][i];
     /* More than there were counts as all. */
     uint32_t said = done == size && check_random(2) ? done + 5 : done;
-    struct tide_segment *back = tide_job_report(
-        &model->job, &span, said, check_random(3) ? check_random(1 << 20) : 0);
+    struct tide_segment *back =
+        tide_job_report(&model->job, &span, said, repeats,
+                        check_random(3) ? check_random(1 << 20) : 0);
     CHECK(model->job.settled == model->settled_count);
     CHECK((back != NULL) == (left == 0));
     if (back != NULL) {
@@ -192,7 +195,7 @@ static void open_measured(struct tide_job *job, struct tide_segment *segment,
     tide_job_init(job, 0);
     tide_job_add(job, segment);
     CHECK(tide_job_cut(job, items, &span));
-    CHECK(tide_job_report(job, &span, items, items * each_ns) == NULL);
+    CHECK(tide_job_report(job, &span, items, 0, items * each_ns) == NULL);
 }
 
 static void keep(struct tide_segment *segment, void *context)
@@ -249,7 +252,7 @@ static void test_warm_up(void)
         uint32_t chunk = tide_job_chunk(&job, 1000 * 1000, 2);
         CHECK(++rounds < 30);
         CHECK(tide_job_cut(&job, chunk, &span));
-        tide_job_report(&job, &span, chunk, chunk * UINT64_C(1000));
+        tide_job_report(&job, &span, chunk, 0, chunk * UINT64_C(1000));
     }
     tide_job_destroy(&job, keep, NULL);
 }
@@ -268,7 +271,7 @@ static void test_flight(void)
         count++;
     }
     CHECK(count >= 3 && count <= 24);
-    tide_job_report(&job, &spans[--count], 1, 1000);
+    tide_job_report(&job, &spans[--count], 1, 0, 1000);
     CHECK(tide_job_wants_flight(&job, 3));
     tide_job_destroy(&job, keep, NULL);
 }

@@ -160,6 +160,7 @@ void tide_job_fail_item(struct tide_lua_job *job, lua_State *L,
     if (job->order.retries + job->order.error_retries > 0 &&
         count_failure(job, L, index, failure, &tries) <= granted &&
         tide_job_repeat(&job->ledger, &span) == 0) {
+        job->owner->repeated++;
         lua_pop(L, 1);
         return;
     }

@@ -203,8 +203,12 @@ static void repeat_fold(struct intake *in, const struct tide_span *span,
                         uint32_t hand)
 {
     struct tide_span begun = { span->segment, span->first, hand };
-    if (hand == span->first || tide_job_repeat(&in->job->ledger, &begun) == 0)
+    if (hand == span->first)
         return;
+    if (tide_job_repeat(&in->job->ledger, &begun) == 0) {
+        in->job->owner->repeated += hand - span->first;
+        return;
+    }
     tide_error_object_push(in->L, "broken", "not enough memory");
     tide_job_fail(in->job, in->L);
 }
@@ -323,16 +327,22 @@ void tide_flights_recall(struct tide_lua_job *job, int kill)
 
 /* ---- taking in ---- */
 
-void tide_job_settle_span(struct tide_lua_job *job,
-                          const struct tide_span *span, uint32_t settled,
-                          uint64_t elapsed_ns)
+static void settle(struct tide_lua_job *job, const struct tide_span *span,
+                   uint32_t settled, uint32_t repeated, uint64_t elapsed_ns)
 {
     struct tide_segment *segment =
-        tide_job_report(&job->ledger, span, settled, elapsed_ns);
+        tide_job_report(&job->ledger, span, settled, repeated, elapsed_ns);
     if (segment != NULL)
         tide_segment_free(segment, job->owner);
     if (job->ledger.again_count > 0)
         tide_job_join_feed(job);
+}
+
+void tide_job_settle_span(struct tide_lua_job *job,
+                          const struct tide_span *span, uint32_t settled,
+                          uint64_t elapsed_ns)
+{
+    settle(job, span, settled, 0, elapsed_ns);
 }
 
 /* Remember what work takes: of the job's function, and of spans in general. */
@@ -352,6 +362,7 @@ static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
     struct tide_flight *flight = (void *)(uintptr_t)outcome->tag;
     struct tide_lua_job *job = flight->job;
     uint32_t settled = flight->span.last - flight->span.first;
+    owner->repeated = 0;
     if (job->state == TIDE_JOB_RUNNING)
         settled = take_results(job, L, &flight->span, outcome);
     uint64_t elapsed_ns = 0;
@@ -359,7 +370,7 @@ static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
         elapsed_ns = outcome->reply.end_ns - outcome->reply.start_ns;
         learn(job, outcome, elapsed_ns);
     }
-    tide_job_settle_span(job, &flight->span, settled, elapsed_ns);
+    settle(job, &flight->span, settled, owner->repeated, elapsed_ns);
 }
 
 /* Give the outcome back; its job may be over with it. */

@@ -55,6 +55,7 @@ struct tide_lua_pool {
     struct tide_flight *free_flights;
     struct tide_outcome outcome; /* being taken in, if `taking` */
     int taking;
+    uint32_t repeated;            /* items of it that have another try */
     struct tide_lua_job *feeding; /* being handed out, if any */
     double span_ns; /* what a span has taken lately, over all jobs */
     int at;    /* stack index of the table of active jobs, in this C function */

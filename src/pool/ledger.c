@@ -53,7 +53,7 @@ void tide_job_destroy(struct tide_job *job,
 void tide_job_add(struct tide_job *job, struct tide_segment *segment)
 {
     segment->base = job->added;
-    segment->cut = segment->settled = segment->repeats = 0;
+    segment->cut = segment->settled = 0;
     segment->next = NULL;
     job->added += segment->count;
     *job->segments_tail = segment;
@@ -166,13 +166,13 @@ int tide_job_repeat(struct tide_job *job, const struct tide_span *span)
     if (job->stopped || reserve_again(job) != 0)
         return -1;
     job->again[job->again_count++] = *span;
-    span->segment->repeats += span->last - span->first;
     return 0;
 }
 
 struct tide_segment *tide_job_report(struct tide_job *job,
                                      const struct tide_span *span,
-                                     uint32_t done, uint64_t elapsed_ns)
+                                     uint32_t done, uint32_t repeated,
+                                     uint64_t elapsed_ns)
 {
     struct tide_segment *segment = span->segment;
     uint32_t size = span->last - span->first;
@@ -190,10 +190,8 @@ struct tide_segment *tide_job_report(struct tide_job *job,
     } else if (job->stopped) {
         done = size; /* what was not run never will be */
     }
-    done -= segment->repeats;
-    segment->repeats = 0;
-    segment->settled += done;
-    job->settled += done;
+    segment->settled += done - repeated;
+    job->settled += done - repeated;
     if (segment->settled < segment->count)
         return NULL;
     unlink_segment(job, segment);

@@ -22,7 +22,6 @@ struct tide_segment {
     uint32_t count;   /* items in it */
     uint32_t cut;     /* items handed out for the first time */
     uint32_t settled; /* items that have reached their final state */
-    uint32_t repeats; /* items that a report will count, but are run again */
 };
 
 struct tide_span {
@@ -95,7 +94,7 @@ int tide_job_cut(struct tide_job *job, uint32_t count, struct tide_span *out);
 
 /**
  * A part of a flying span is to be run once more. Call it before the report of the
- * span, which counts this part among the items that are done.
+ * span, which is told how many items were repeated so.
  *
  * @return 0; -1 if the job is stopped or without memory: then its items have to be
  *         settled
@@ -104,7 +103,7 @@ int tide_job_repeat(struct tide_job *job, const struct tide_span *span);
 
 /**
  * Report a span: `done` of its items, from the first on, have reached their final
- * state or are repeated by themselves, after `elapsed_ns` of work. The others are
+ * state, but for `repeated` of them, after `elapsed_ns` of work. The others are
  * handed out again, or dropped if the job is stopped.
  *
  * @return the segment if nothing of it is left: it is the caller's again; else
@@ -112,7 +111,8 @@ int tide_job_repeat(struct tide_job *job, const struct tide_span *span);
  */
 struct tide_segment *tide_job_report(struct tide_job *job,
                                      const struct tide_span *span,
-                                     uint32_t done, uint64_t elapsed_ns);
+                                     uint32_t done, uint32_t repeated,
+                                     uint64_t elapsed_ns);
 
 /** What an item has taken lately, in nanoseconds; 0 if nothing was measured. */
 double tide_job_mean_ns(const struct tide_job *job);
