@@ -322,6 +322,23 @@ describe("retries", function()
     os.remove(log)
   end)
 
+  it("of many items at once end with the first that has none left", function()
+    tidemill.with(2, function(pool)
+      local items = {}
+      for i = 1, 300 do items[i] = "x" .. i end
+      for _ = 1, 30 do
+        local ok, err = pcall(pool.map, pool, function(x)
+          if tonumber(x:sub(2)) % 3 == 0 then error "no" end
+          return x
+        end, items, { chunksize = 10, retry_errors = 1 })
+        assert.is_false(ok)
+        assert.equal("task", err.kind)
+        assert.equal(2, err.attempts)
+      end
+      assert.same(items, pool:map(function(x) return x end, items))
+    end)
+  end)
+
   it("never run again what was finished, whoever is killed", function()
     local log = files.log()
     local random = require "support.values".generator(os.time())
