@@ -363,4 +363,19 @@ describe("the workers", function()
       assert.same(pids, pool:workers())
     end)
   end)
+
+  it("outlives a hook that turns to the pool which is sending the function", function()
+    for _, act in ipairs { "terminate", "apply", "map" } do
+      local pool = tidemill.pool(1)
+      local told
+      local value = setmetatable({}, { __tidemill = { encode = function()
+        told = select(2, pcall(pool[act], pool, math.abs, { 1 }))
+      end } })
+      pcall(pool.apply, pool, function() return value end) -- a hook with a pool does not travel
+      assert.is_truthy(told:find("its hook cannot use it", 1, true))
+      assert.equal(7, pool:apply(math.abs, { -7 }))
+      pool:close()
+      assert.is_true(pool:join(30))
+    end
+  end)
 end)

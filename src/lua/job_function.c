@@ -79,6 +79,18 @@ static struct tide_function *add_function(struct tide_lua_pool *owner,
     return function;
 }
 
+/* As tide_encode(); a hook that it runs must not end the pool we are in. */
+static int encode_busy(struct tide_lua_pool *owner, lua_State *L,
+                       struct tide_buffer *text, int index, int count,
+                       struct tide_error *err)
+{
+    owner->busy = 1;
+    int status = tide_encode(owner->codec, L, text, index, count,
+                             count > 1 ? TIDE_HEAD_MULTI : 0, err);
+    owner->busy = 0;
+    return status;
+}
+
 /* Encode the functions and find or make the block. NULL with the reason. */
 static struct tide_function *encode_function(struct tide_lua_pool *owner,
                                              lua_State *L, int index, int count,
@@ -87,8 +99,7 @@ static struct tide_function *encode_function(struct tide_lua_pool *owner,
     struct tide_buffer text;
     struct tide_function *function = NULL;
     tide_buffer_init(&text);
-    if (tide_encode(owner->codec, L, &text, index, count,
-                    count > 1 ? TIDE_HEAD_MULTI : 0, err) == TIDE_OK) {
+    if (encode_busy(owner, L, &text, index, count, err) == TIDE_OK) {
         uint64_t digest = tide_digest(text.data, text.used);
         function = find_function(owner, &text, digest);
         if (function == NULL)
