@@ -378,4 +378,26 @@ describe("the workers", function()
       assert.is_true(pool:join(30))
     end
   end)
+
+  it("joins after a callback, or who watches the progress, has ended a call", function()
+    for _, method in ipairs { "map", "each", "mapreduce" } do
+      for _, way in ipairs { "callback", "progress" } do
+        local pool, n = tidemill.pool(1), 0
+        local function boom() error "boom" end
+        if way == "callback" then pool:apply_async(math.abs, { 1 }, { callback = boom }) end
+        local options = { progress = way == "progress" and boom or nil }
+        local function endless()
+          n = n + 1
+          return n
+        end
+        local arguments = { math.abs, endless, options }
+        if method == "mapreduce" then arguments = { math.abs, math.max, endless, 0, options } end
+        local ok, err = pcall(pool[method], pool, unpack(arguments, 1, 5))
+        assert.is_false(ok)
+        assert.is_truthy(tostring(err):find("boom", 1, true))
+        pool:close()
+        assert.is_true(pool:join(30), method .. " " .. way)
+      end
+    end
+  end)
 end)

@@ -148,24 +148,30 @@ local function ticker_for(given, bounded)
   return ticker
 end
 
---- Feed a job from an iterator until that ends. What the iterator raises ends the job.
+--- Feed a job from an iterator until that ends. Raises what the iterator raises.
 local function feed_all(self, job, iterator, ticker)
   local batch
   repeat
     batch = source.feed(job, iterator, 0)
-    if batch.failure then
-      core.cancel(job)
-      error(batch.failure[1], 0)
-    end
+    if batch.failure then error(batch.failure[1], 0) end
     if not batch.ended then waiting.wait_for(self, job, nil, ticker) end
   until batch.ended or core.outcome(job) ~= "running"
 end
 
---- Bring a job to its end and return its results. `all`: it is one call.
-local function finish(self, job, given, iterator, all)
+local function bring_to_end(self, job, given, iterator)
   local ticker = ticker_for(given, not iterator)
   if iterator then feed_all(self, job, iterator, ticker) end
   waiting.wait_for(self, job, nil, ticker)
+end
+
+--- Bring a job to its end and return its results. `all`: it is one call. What is raised meanwhile,
+--- by the iterator or a callback, ends the job: nobody else has it.
+local function finish(self, job, given, iterator, all)
+  local waited, problem = pcall(bring_to_end, self, job, given, iterator)
+  if not waited then
+    core.cancel(job)
+    error(problem, 0)
+  end
   if given.callback or given.error_callback then
     result.new(self, job, all, given)
     waiting.tell(self)
