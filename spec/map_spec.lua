@@ -383,4 +383,14 @@ describe("tidemill.pool", function()
       assert.is_true(resident() - before < 4096, "more than 4 MB were added")
     end)
   end)
+
+  it("takes a long list as a short one: its metatable has no say", function()
+    tidemill.with(1, function(pool)
+      for _, count in ipairs { 10, 100 } do
+        local items = setmetatable(numbers(count), { __index = function() return 0 end })
+        items[count - 1] = nil
+        assert.equal("nil", pool:map(function(x) return tostring(x) end, items)[count - 1])
+      end
+    end)
+  end)
 end)

@@ -19,7 +19,7 @@ local columns = {}
 function columns.fill(column, items, from, count)
   local out = cast(doubles, column)
   for i = 0, count - 1 do
-    local item = items[from + i + 1]
+    local item = rawget(items, from + i + 1)
     if type(item) ~= "number" then return i end
     out[i] = item
   end
