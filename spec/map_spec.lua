@@ -393,4 +393,19 @@ describe("tidemill.pool", function()
       end
     end)
   end)
+
+  it("runs the function as it is now", function()
+    tidemill.with(1, function(pool)
+      local number = 0
+      local function inverse() return 1 / number end
+      for _ = 1, 3 do assert.equal(math.huge, pool:apply(inverse)) end
+      number = -number
+      assert.equal(-math.huge, pool:apply(inverse))
+
+      local read = loadstring "return some_name"
+      for _ = 1, 3 do assert.is_nil(pool:apply(read)) end
+      setfenv(read, { some_name = 2 })
+      assert.equal(2, pool:apply(read))
+    end)
+  end)
 end)

@@ -18,6 +18,7 @@
 #include "lua/job_parts.h"
 
 #include <lauxlib.h>
+#include <math.h>
 #include <string.h>
 
 static int append(lua_State *L, const void *part, size_t size, void *context)
@@ -98,18 +99,23 @@ static void note_global(void *context, const char *name, size_t length,
     globals->constant &= note_value(globals->owner, L);
 }
 
-/* The globals are the script's, and no metamethod has a say in them. */
-static int note_globals(const struct tide_lua_pool *owner, lua_State *L,
-                        int index)
+/* Are the function's globals the script's, without a metamethod that has a say? */
+static int has_plain_globals(lua_State *L, int index)
 {
-    struct globals globals = { owner, L, owner->codec->captures_globals };
-    struct tide_buffer code;
     int top = lua_gettop(L);
     lua_getfenv(L, index);
     int plain =
         lua_rawequal(L, -1, LUA_GLOBALSINDEX) && !lua_getmetatable(L, -1);
     lua_settop(L, top);
-    if (!plain || !globals.constant)
+    return plain;
+}
+
+static int note_globals(const struct tide_lua_pool *owner, lua_State *L,
+                        int index)
+{
+    struct globals globals = { owner, L, owner->codec->captures_globals };
+    struct tide_buffer code;
+    if (!globals.constant || !has_plain_globals(L, index))
         return 0;
     tide_buffer_init(&code);
     lua_pushvalue(L, index);
@@ -137,6 +143,18 @@ static void remember(struct tide_lua_pool *owner, lua_State *L, int index,
     lua_settop(L, top);
 }
 
+/* Is the value on top the one below it, as it was noted? */
+static int is_same(lua_State *L)
+{
+    if (lua_isnil(L, -1))
+        return lua_islightuserdata(L, -2);
+    if (lua_type(L, -1) == LUA_TNUMBER && lua_tonumber(L, -1) == 0 &&
+        lua_type(L, -2) == LUA_TNUMBER) /* 0 equals -0 */
+        return lua_tonumber(L, -2) == 0 &&
+               signbit(lua_tonumber(L, -1)) == signbit(lua_tonumber(L, -2));
+    return lua_rawequal(L, -1, -2);
+}
+
 /* Is what the list remembers still so? The list is on top. */
 static int is_unchanged(lua_State *L, int index)
 {
@@ -148,16 +166,14 @@ static int is_unchanged(lua_State *L, int index)
         lua_rawgeti(L, list, 2 + i);
         if (lua_getupvalue(L, index, i) == NULL)
             lua_pushnil(L);
-        same = lua_rawequal(L, -1, -2) ||
-               (lua_isnil(L, -1) && lua_islightuserdata(L, -2));
+        same = is_same(L);
         lua_settop(L, list);
     }
     for (int i = 3 + upvalues; i < count && same; i += 2) {
         lua_rawgeti(L, list, i + 1);
         lua_rawgeti(L, list, i);
         lua_rawget(L, LUA_GLOBALSINDEX);
-        same = lua_rawequal(L, -1, -2) ||
-               (lua_isnil(L, -1) && lua_islightuserdata(L, -2));
+        same = is_same(L);
         lua_settop(L, list);
     }
     return same;
@@ -173,7 +189,7 @@ struct tide_function *tide_recent_find(struct tide_lua_pool *owner,
     lua_rawgeti(L, -1, 1);
     int found = lua_rawequal(L, -1, index);
     lua_settop(L, top + 1);
-    found = found && is_unchanged(L, index);
+    found = found && has_plain_globals(L, index) && is_unchanged(L, index);
     lua_settop(L, top);
     return found ? owner->recent : NULL;
 }
