@@ -416,4 +416,16 @@ describe("a result", function()
     pool:terminate()
     assert.is_string(tostring(result))
   end)
+
+  it("of more than 64 pools wakes for any of them", function()
+    local pools, results, gate = {}, {}, files.gate()
+    for i = 1, 66 do
+      pools[i] = tidemill.pool(1)
+      results[i] = i < 66 and pools[i]:submit(files.pass, gate) or pools[i]:submit(math.abs, -i)
+    end
+    local done = tidemill.wait(results, { return_when = "first", timeout = 20 })
+    assert.equal(results[66], done[1])
+    files.open(gate)
+    for _, pool in ipairs(pools) do pool:terminate() end
+  end)
 end)
