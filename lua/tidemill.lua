@@ -15,14 +15,28 @@ core.configure { error = errors.mt, columns = columns }
 -- starts one only if it makes a pool of its own.
 if not core.worker() then core.start() end
 
+local function check_called_with_dot(where, first)
+  if first == tidemill then check.fail(where, "call it with a dot", 3) end
+end
+
 --- Make a pool of worker processes.
 ---
 --- Raises an error object of kind `"init"` if the initializer raises, `"broken"` if the workers
 --- cannot be started.
 ---@param options? integer|tidemill.PoolOptions  how many workers, or options
 ---@return tidemill.Pool
-function tidemill.pool(options)
+function tidemill.pool(options, ...)
+  check_called_with_dot("tidemill.pool", options)
+  if select("#", ...) > 0 then
+    check.fail("tidemill.pool", "give a number or options: processes goes among them", 2)
+  end
   return (pool.new(options, "tidemill.pool")) -- no tail call: errors count levels
+end
+
+--- The command shows where an error was raised, not where it was raised again.
+local function keep_trace(err)
+  core.keep_trace(err, debug.traceback("", 2):sub(2))
+  return err
 end
 
 --- Run `fn(pool)` with a new pool and return what it returns. When it returns, what is outstanding
@@ -31,10 +45,9 @@ end
 ---@param fn fun(pool: tidemill.Pool): any ...
 ---@return any ...
 function tidemill.with(options, fn)
+  check_called_with_dot("tidemill.with", options)
   if fn == nil then options, fn = nil, options end
-  if type(fn) ~= "function" then
-    error("tidemill.with: fn must be a function, got " .. type(fn), 2)
-  end
+  check.type("tidemill.with", "fn", fn, "function", 2)
   local made = pool.new(options, "tidemill.with")
   local function close(ok, ...)
     if not ok then
@@ -45,7 +58,7 @@ function tidemill.with(options, fn)
     made:join()
     return ...
   end
-  return close(pcall(fn, made))
+  return close(xpcall(fn, keep_trace, made))
 end
 
 --- Wait for results, of one pool or of several.
@@ -91,7 +104,8 @@ end
 ---@param step? number  1 when omitted
 ---@return tidemill.Range
 function tidemill.range(first, last, step)
-  return range.new(first, last, step)
+  check_called_with_dot("tidemill.range", first)
+  return (range.new(first, last, step))
 end
 
 --- Seconds of the monotonic clock, the same in every process; for measuring.

@@ -56,4 +56,27 @@ describe("the text of an error", function()
     assert.equal("cannot decode: bytes are left over",
       words(pcall(tidemill.decode, tidemill.encode(1) .. "\0")))
   end)
+
+  it("says how a call has to be", function()
+    local function refused(f, ...)
+      local ok, err = pcall(f, ...)
+      assert.is_false(ok)
+      return (err:gsub("^.-:%d+: ", ""))
+    end
+    assert.equal("tidemill.pool: give a number or options: processes goes among them",
+      refused(tidemill.pool, 2, { timeout = 1 }))
+    assert.equal("tidemill.pool: call it with a dot", refused(tidemill.pool, tidemill, 2))
+    assert.equal("tidemill.range: last must be a finite number, got nil",
+      refused(tidemill.range, 5))
+    assert.equal("tidemill.pool: memory_limit must be a number of bytes from 1048576, got 64",
+      refused(tidemill.pool, { memory_limit = 64 }))
+    tidemill.with(1, function(pool)
+      assert.equal("pool:mapreduce: options go after init, which may be nil",
+        refused(pool.mapreduce, pool, identity, identity, { 1 }, { chunksize = 1 }))
+      assert.equal("pool:map: items has keys but no element 1: it must be a list",
+        refused(pool.map, pool, identity, { a = 1 }))
+      assert.equal("pool:map: items must be a table, or a function that needs no arguments: "
+        .. "not what pairs() or ipairs() return", refused(pool.map, pool, identity, pairs {}))
+    end)
+  end)
 end)

@@ -31,7 +31,8 @@ function cdata.encode(value)
   local element, dimensions = split(name)
   if not can_travel(element) then
     local is_pointer = name:find("*", 1, true) or name:find("(", 1, true)
-    return nil, (is_pointer and "a pointer (%s)" or "cdata of the unnamed type '%s'"):format(name)
+    return nil, (is_pointer and "a pointer (%s)"
+      or "cdata of the unnamed type '%s' (give the struct a tag)"):format(name)
   end
   if dimensions ~= "" or element:find "^[su]%w+ " then
     return name, ffi.string(ffi.cast("const char *", value), ffi.sizeof(value))

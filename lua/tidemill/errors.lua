@@ -17,18 +17,25 @@ local errors = {}
 local Error_mt = { __name = "tidemill.Error" }
 errors.mt = Error_mt
 
+--- What the message does not say itself.
 local function where(err)
-  local parts = {}
-  if err.index then parts[#parts + 1] = ("item %d"):format(err.index) end
-  if err.worker then parts[#parts + 1] = ("worker %d"):format(err.worker) end
-  if err.pid then parts[#parts + 1] = ("pid %d"):format(err.pid) end
+  local parts, message = {}, tostring(err.message)
+  local function add(text)
+    if not message:find(text, 1, true) then parts[#parts + 1] = text end
+  end
+  if err.index then add(("item %d"):format(err.index)) end
+  if err.worker then add(("worker %d"):format(err.worker)) end
+  if err.pid then add(("pid %d"):format(err.pid)) end
   return #parts > 0 and " (" .. table.concat(parts, ", ") .. ")" or ""
 end
 
 --- The message, where it happened, and the worker's traceback.
 function Error_mt.__tostring(err)
   local text = tostring(err.message) .. where(err)
-  if err.traceback then text = text .. "\nin the worker: " .. err.traceback end
+  if err.traceback then
+    local place = err.worker and "\nin the worker: " or "\nin the script: "
+    text = text .. place .. err.traceback:gsub("\n%s*%[C%]: at 0x%x+", "")
+  end
   return text
 end
 

@@ -52,6 +52,15 @@ local function seconds(where, name, value, level)
   end
 end
 
+local HEAP_LEAST = 2 ^ 20 -- a worker that has run nothing takes a tenth of it
+
+local function heap(where, name, value, level)
+  if type(value) ~= "number" or value ~= value or value < HEAP_LEAST or value > EXACT then
+    check.fail(where, ("%s must be a number of bytes from %d, got %s"):format(name, HEAP_LEAST,
+      check.describe(value)), level + 1)
+  end
+end
+
 local function size(where, name, value, level)
   if type(value) ~= "number" or value ~= value or value < 1 or value > EXACT then
     check.fail(where, ("%s must be a number of bytes, got %s"):format(name,
@@ -100,7 +109,7 @@ local defaults = {
 local pool_rules = {
   processes = processes, initializer = of_type "function", initargs = of_type "table",
   preload = names, maxtasksperchild = count_from(1), start_method = one_of("fork", "spawn"),
-  inherit = of_type "boolean", memory_limit = size, max_rss = size, seed = whole,
+  inherit = of_type "boolean", memory_limit = heap, max_rss = size, seed = whole,
   name = of_type "string",
 }
 
@@ -116,10 +125,16 @@ local function check_rules(where, given, rules, level)
   for name, value in pairs(given) do rules[name](where, name, value, level + 1) end
 end
 
-local function default_processes()
+local function default_processes(where, level)
   if core.worker() then return 1 end
-  local wanted = tonumber(os.getenv "TIDEMILL_PROCESSES" or "")
-  return wanted and wanted >= 1 and math.floor(wanted) or core.cpu_count()
+  local wanted = os.getenv "TIDEMILL_PROCESSES"
+  if not wanted or wanted == "" then return core.cpu_count() end
+  local number = tonumber(wanted)
+  if not number or number < 1 or number % 1 ~= 0 then
+    check.fail(where, ("TIDEMILL_PROCESSES must be a whole number from 1, got '%s'"):format(wanted),
+      level + 1)
+  end
+  return number
 end
 
 --- The options of a new pool, checked and complete.
@@ -135,7 +150,7 @@ function options.for_pool(given, where, level)
   else
     normal.processes = given
   end
-  if normal.processes == nil then normal.processes = default_processes() end
+  if normal.processes == nil then normal.processes = default_processes(where, level + 1) end
   check_rules(where, normal, pool_rules, level + 1)
   if normal.inherit and normal.start_method == "spawn" then
     check.fail(where, "inherit needs start_method 'fork'", level + 1)
@@ -154,6 +169,16 @@ function options.defaults_of(given)
 end
 
 local nothing = {}
+
+--- Does a table look like the options of a call?
+---@return boolean
+function options.are_for_call(given)
+  if type(given) ~= "table" or next(given) == nil then return false end
+  for name in pairs(given) do
+    if not call_rules[name] then return false end
+  end
+  return true
+end
 
 --- The options of a call, checked; missing ones are the pool's defaults.
 ---@param given? integer|tidemill.CallOptions  a chunk size, or options

@@ -132,9 +132,9 @@ end
 local function start(self, method, f, items, given, flags, level, combine)
   check_self(self, method, level)
   f = check_function(method, f, "f", level)
+  local list, total, first, step, iterator = source.of(method, items, level)
   given = options.for_call(given, self._defaults, "pool:" .. method, level)
   check_open(self, method)
-  local list, total, first, step, iterator = source.of(method, items, level)
   if iterator then flags = flags + core.LAZY end
   if given.errors == "collect" then flags = flags + core.COLLECT end
   hide(self._hidden)
@@ -353,6 +353,9 @@ end
 ---@return any
 function Pool:mapreduce(f, combine, items, init, given)
   check_self(self, "mapreduce")
+  if given == nil and options.are_for_call(init) then
+    check.fail("pool:mapreduce", "options go after init, which may be nil", 2)
+  end
   refuse_collect("mapreduce", given)
   local combined = check_function("mapreduce", combine, "combine", 2)
   local partial = start_stream(self, "mapreduce", f, items, given, core.UNORDERED + core.FOLD,

@@ -1,5 +1,7 @@
 --- Lazy sequences of numbers: only their bounds travel.
 
+local check = require "tidemill.check"
+
 local range = {}
 
 ---@class tidemill.Range
@@ -14,6 +16,13 @@ function Range_mt.__tostring(self)
   return ("range(%.14g, %.14g, %.14g)"):format(self.first, self.last, self.step)
 end
 
+local function check_bound(name, value)
+  if type(value) ~= "number" or value ~= value or math.abs(value) == math.huge then
+    check.fail("tidemill.range", ("%s must be a finite number, got %s"):format(name,
+      check.describe(value)), 4)
+  end
+end
+
 --- The numbers first, first + step, ... up to and including last, as a `for` loop counts them.
 ---@param first number
 ---@param last number
@@ -21,12 +30,10 @@ end
 ---@return tidemill.Range
 function range.new(first, last, step)
   step = step or 1
-  for name, value in pairs { first = first, last = last, step = step } do
-    if type(value) ~= "number" or value ~= value or math.abs(value) == math.huge then
-      error(("range: %s must be a finite number, got %s"):format(name, tostring(value)), 2)
-    end
-  end
-  if step == 0 then error("range: step must not be 0", 2) end
+  check_bound("first", first)
+  check_bound("last", last)
+  check_bound("step", step)
+  if step == 0 then check.fail("tidemill.range", "step must not be 0", 3) end
   local count = math.max(0, math.floor((last - first) / step) + 1)
   return setmetatable({ first = first, last = last, step = step, count = count }, Range_mt)
 end

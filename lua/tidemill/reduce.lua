@@ -10,8 +10,8 @@ local LEVELS = 64 -- as in src/lua/job_ring.c
 local function traced(message)
   if errors.is_error(message) then return message end
   return errors.new {
-    kind = "task", value = message,
-    message = "combine: " .. tostring(message), traceback = debug.traceback("", 3),
+    kind = "task", value = message, message = "combine: " .. tostring(message),
+    traceback = debug.traceback("", 2):sub(2),
   }
 end
 

@@ -6,6 +6,8 @@ local range = require "tidemill.range"
 
 local source = {}
 
+local next_element = ipairs {}
+
 local BATCH = 1024   -- items pulled before they are sent
 local SLOW = 20e-6   -- seconds: an iterator that takes longer is not asked for more than one
 
@@ -17,8 +19,15 @@ local SLOW = 20e-6   -- seconds: an iterator that takes longer is not asked for 
 ---@return function? iterator
 function source.of(method, items, level)
   if range.is_range(items) then return nil, items.count, items.first, items.step end
+  if items == next or items == next_element then
+    check.fail("pool:" .. method, "items must be a table, or a function that needs no arguments: "
+      .. "not what pairs() or ipairs() return", level + 1)
+  end
   if type(items) == "function" then return nil, 0, nil, nil, items end
   check.type("pool:" .. method, "items", items, "table/function", level + 1)
+  if #items == 0 and next(items) ~= nil and rawget(items, "n") == nil then
+    check.fail("pool:" .. method, "items has keys but no element 1: it must be a list", level + 1)
+  end
   return items, #items
 end
 

@@ -24,6 +24,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "lua/errors.h"
 #include "lua/state.h"
 #include "lua/worker.h"
 #include "tidemill.h"
@@ -125,20 +126,35 @@ static void catch_signals(void)
 
 /* ---- running Lua ---- */
 
+/* Push where the error at 1 was raised, also if it has been raised again since. */
+static void push_traceback(lua_State *L)
+{
+    int top = lua_gettop(L);
+    lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_TRACE);
+    if (lua_istable(L, -1)) {
+        lua_rawgeti(L, top + 1, 1);
+        lua_rawgeti(L, top + 1, 2);
+        if (lua_rawequal(L, top + 2, 1) && lua_isstring(L, top + 3)) {
+            lua_replace(L, top + 1);
+            lua_settop(L, top + 1);
+            return;
+        }
+    }
+    lua_settop(L, top);
+    luaL_traceback(L, L, NULL, 1);
+}
+
 static int add_traceback(lua_State *L)
 {
-    if (lua_type(L, 1) == LUA_TSTRING) {
-        luaL_traceback(L, L, lua_tostring(L, 1), 1);
-        return 1;
-    }
-    if (luaL_callmeta(L, 1, "__tostring") && lua_isstring(L, -1)) {
+    if (lua_type(L, 1) == LUA_TSTRING)
+        lua_pushfstring(L, "%s\n", lua_tostring(L, 1));
+    else if (luaL_callmeta(L, 1, "__tostring") && lua_isstring(L, -1))
         lua_pushliteral(L, "\nin the script: ");
-        luaL_traceback(L, L, NULL, 1);
-        lua_concat(L, 3);
-        return 1;
-    }
-    lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
-    luaL_traceback(L, L, lua_tostring(L, -1), 1);
+    else
+        lua_pushfstring(L, "(error object is a %s value)\n",
+                        luaL_typename(L, 1));
+    push_traceback(L);
+    lua_concat(L, lua_gettop(L) - 1);
     return 1;
 }
 

@@ -21,6 +21,9 @@ int tide_error_handler(lua_State *L);
 /** Push such a table of a kind and a text, without traceback. */
 void tide_error_push(lua_State *L, const char *kind, const char *message);
 
+/** Registry key: { error, traceback } of what is about to be raised once more. */
+#define TIDE_KEY_TRACE "tidemill.trace"
+
 /** What was raised, on top, becomes such a table if it is none: no handler ran. */
 void tide_error_wrap(lua_State *L);
 

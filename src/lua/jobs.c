@@ -245,7 +245,7 @@ static void refuse_worker(struct tide_lua_job *job, lua_State *L,
                           const struct tide_span *span)
 {
     lua_pushfstring(L, "worker %d was sent away", (int)span->first + 1);
-    tide_error_object_push(L, "cancelled", lua_tostring(L, -1));
+    tide_error_object_push(L, "worker", lua_tostring(L, -1));
     tide_job_fail_item(job, L, (void *)span->segment, span->first,
                        TIDE_FAILURE_FINAL);
     lua_pop(L, 1);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "lua/errors.h"
 #include "lua/job_parts.h"
 #include "lua/worker.h"
 
@@ -353,6 +354,18 @@ static int core_worker(lua_State *L)
     return 3;
 }
 
+/* keep_trace(error, traceback): where it was raised, for who sees it raised again */
+static int core_keep_trace(lua_State *L)
+{
+    lua_createtable(L, 2, 0);
+    for (int i = 1; i <= 2; i++) {
+        lua_pushvalue(L, i);
+        lua_rawseti(L, -2, i);
+    }
+    lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_TRACE);
+    return 0;
+}
+
 /* is_terminal(descriptor) */
 static int core_is_terminal(lua_State *L)
 {
@@ -446,6 +459,7 @@ int tide_open_core(lua_State *L)
         { "worker", core_worker },
         { "cpu_count", core_cpu_count },
         { "is_terminal", core_is_terminal },
+        { "keep_trace", core_keep_trace },
         { "now", core_now },
         { "cwd", core_cwd },
         { "program", core_program },
