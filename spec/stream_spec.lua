@@ -341,4 +341,19 @@ describe("a stream", function()
       end)
     end)
   end)
+
+  it("counts a range in fractions as map does, wherever its windows end", function()
+    tidemill.with(2, function(pool)
+      local range = tidemill.range(0, 3000, 0.1)
+      local expected = {}
+      for i = 1, range.count do expected[i] = (i - 1) * 0.1 end
+      local seeded = tidemill.pool { processes = 2, seed = 1 }
+      for _, workers in ipairs { pool, seeded } do
+        assert.same(expected, workers:map(identity, range))
+        for i, value in workers:imap(identity, range) do assert.equal(expected[i], value) end
+      end
+      seeded:terminate()
+      assert.equal(expected[#expected], pool:mapreduce(identity, math.max, range))
+    end)
+  end)
 end)

@@ -80,7 +80,7 @@ end
 -- result before it. What does not fit the column ends the loop and is handed back.
 local template = [[
 local cast, doubles, bytes, hands, band = ...
-return function(f, args, results, hand, item, last, combine, roots, origin)
+return function(f, args, results, hand, item, last, origin, combine, roots)
   args, hand = cast(doubles, args), cast(hands, hand)
   PREPARE
   BEGIN
@@ -95,7 +95,7 @@ end
 
 local arguments = {
   column = { PREPARE = "", ARGUMENT = "args[i]" },
-  range = { PREPARE = "local first, step = args[0], args[1]", ARGUMENT = "first + i * step" },
+  range = { PREPARE = "local first, step = args[0], args[1]", ARGUMENT = "first + (origin + i) * step" },
 }
 
 local stores = {

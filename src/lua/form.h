@@ -7,7 +7,8 @@
  *   MESSAGES  u32 n, u32 offset[n], messages; offsets from the start of the
  *             arguments
  *   COLUMN    double[count]
- *   RANGE     double first, double step: item i is first + i * step
+ *   RANGE     double first, double step: item i is
+ *             first + (request.origin + i) * step
  *
  * Results, for the items [request.first, request.count) as far as they were run:
  *   a column, then messages. The column holds the first results while they are

@@ -79,19 +79,30 @@ static void add_segment(struct tide_lua_job *job,
     tide_job_add(&job->ledger, &segment->part);
 }
 
+/*
+ * Sums of fractions depend on where they begin. So the items of a range are counted
+ * from its first one, and not from that of their segment, which is as it happens to
+ * be; and since a request has 32 bits for that, anew from each 2^32nd item.
+ */
+static double range_base(const struct tide_lua_job *job, uint64_t index)
+{
+    uint64_t counted_from = index & ~(uint64_t)UINT32_MAX;
+    return job->order.range_first +
+           (double)counted_from * job->order.range_step;
+}
+
 static int encode_range(struct tide_lua_job *job)
 {
     uint64_t left = tide_job_unencoded(job);
+    uint64_t counted = UINT64_C(1) + (UINT32_MAX - (uint32_t)job->encoded);
+    uint64_t most = counted < RANGE_ITEMS ? counted : RANGE_ITEMS;
     struct tide_lua_segment *segment = new_segment(job, TIDE_ARGS_RANGE);
     if (segment == NULL)
         return -1;
-    double bounds[2] = { job->order.range_first +
-                             (double)job->encoded * job->order.range_step,
-                         job->order.range_step };
+    double bounds[2] = { range_base(job, job->encoded), job->order.range_step };
     segment->request.length = sizeof bounds;
     memcpy(segment->request.args.bytes, bounds, sizeof bounds);
-    add_segment(job, segment,
-                left < RANGE_ITEMS ? (uint32_t)left : RANGE_ITEMS);
+    add_segment(job, segment, (uint32_t)(left < most ? left : most));
     return 0;
 }
 
@@ -389,8 +400,8 @@ void tide_job_push_item(const struct tide_lua_job *job, lua_State *L,
 {
     uint64_t index = segment->origin + item;
     if (job->order.is_range) {
-        lua_pushnumber(L, job->order.range_first +
-                              (double)index * job->order.range_step);
+        lua_pushnumber(L, range_base(job, index) +
+                              (uint32_t)index * job->order.range_step);
         return;
     }
     if ((job->order.flags & TIDE_JOB_LAZY) != 0) {

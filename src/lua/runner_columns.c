@@ -15,7 +15,7 @@
 #include <lauxlib.h>
 #include <string.h>
 
-enum { LOOP_KINDS = 16, LOOPS_MAX = 512 };
+enum { LOOP_KINDS = 16, LOOPS_MAX = 512, LOOP_ARGS = 7 };
 
 static const char *const kinds[] = {
     [TIDE_LOOP_NUMBER] = "number", [TIDE_LOOP_BOOLEAN] = "boolean",
@@ -69,6 +69,7 @@ void tide_runner_push_loop(struct tide_runner *runner, enum tide_loop kind,
     lua_pushlightuserdata(L, &runner->slot->reply.hand);
     lua_pushnumber(L, item);
     lua_pushnumber(L, runner->end);
+    lua_pushnumber(L, runner->request.origin);
 }
 
 /* ---- columns ---- */
@@ -82,7 +83,7 @@ static int call_loop(struct tide_runner *runner, uint32_t item,
     /* Indexed by item, not by place in the span. */
     tide_runner_push_loop(runner, kind, column - runner->request.first * width,
                           item);
-    return lua_pcall(runner->L, 6, 2, TIDE_AT_HANDLER);
+    return lua_pcall(runner->L, LOOP_ARGS, 2, TIDE_AT_HANDLER);
 }
 
 void tide_runner_close_column(struct tide_runner *runner, uint32_t item)
@@ -145,7 +146,7 @@ static int run_effects(struct tide_runner *runner)
     uint32_t item = runner->request.first;
     while (item < runner->end) {
         tide_runner_push_loop(runner, TIDE_LOOP_EFFECT, NULL, item);
-        if (lua_pcall(L, 6, 0, TIDE_AT_HANDLER) == 0) {
+        if (lua_pcall(L, LOOP_ARGS, 0, TIDE_AT_HANDLER) == 0) {
             item = runner->end;
             tide_runner_advance(runner, item);
         } else {

@@ -70,7 +70,6 @@ static int fold_columns(struct tide_runner *runner)
     tide_runner_push_loop(runner, TIDE_LOOP_FOLD, NULL, runner->request.first);
     lua_pushvalue(L, TIDE_AT_COMBINE);
     lua_pushvalue(L, TIDE_AT_SPARE);
-    lua_pushnumber(L, runner->request.origin);
     return lua_pcall(L, 9, 0, TIDE_AT_HANDLER) == 0 ? 0 : -1;
 }
 

@@ -137,7 +137,8 @@ int tide_runner_push_args(struct tide_runner *runner, uint32_t item)
         return 1;
     case TIDE_ARGS_RANGE:
         memcpy(column, at, sizeof column);
-        lua_pushnumber(L, column[0] + item * column[1]);
+        lua_pushnumber(L, column[0] + ((double)runner->request.origin + item) *
+                                          column[1]);
         return 1;
     default:
         break;

@@ -59,7 +59,7 @@ int tide_runner_has_columns(const struct tide_runner *runner);
 
 /**
  * Push a loop of this kind, its function and its first arguments: the function,
- * args, results, hand, item, end. `results` may be NULL.
+ * args, results, hand, item, end, origin. `results` may be NULL.
  */
 void tide_runner_push_loop(struct tide_runner *runner, enum tide_loop kind,
                            unsigned char *results, uint32_t item);
