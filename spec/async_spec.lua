@@ -417,6 +417,31 @@ describe("a result", function()
     assert.is_string(tostring(result))
   end)
 
+  it("costs no more after very many functions than before", function()
+    tidemill.with(1, function(pool)
+      local made = 0
+      local function seconds_for(count)
+        collectgarbage()
+        local results, from = {}, processes.clock()
+        for i = 1, count do
+          made = made + 1
+          local number = made
+          results[i] = pool:submit(function() return number end)
+        end
+        local took = processes.clock() - from
+        for i, result in ipairs(results) do
+          if result:get() ~= made - count + i then error "another's number" end
+        end
+        return took
+      end
+      seconds_for(1000)
+      local before = math.min(seconds_for(1000), seconds_for(1000))
+      seconds_for(30000)
+      local after = math.min(seconds_for(1000), seconds_for(1000))
+      assert.is_true(after < 3 * before, ("%g s, then %g s"):format(before, after))
+    end)
+  end)
+
   it("of more than 64 pools wakes for any of them", function()
     local pools, results, gate = {}, {}, files.gate()
     for i = 1, 66 do

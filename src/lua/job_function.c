@@ -1,6 +1,9 @@
 /*
  * Functions as jobs send them: encoded once and known by their content, so that the
  * same function again is the same block, and workers find it decoded.
+ *
+ * They are in a hash table by digest. Those that no job uses are also in a list, in
+ * the order in which they were let go, and the first of it goes when there are many.
  */
 #include "lua/form.h"
 #include "lua/job_parts.h"
@@ -9,58 +12,119 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FUNCTIONS_MAX = 128 /* kept without a job */ };
+enum {
+    IDLE_MAX = 128,    /* kept without a job */
+    BUCKETS_FIRST = 64 /* doubled whenever there are as many functions */
+};
+
+/* ---- the table ---- */
+
+static struct tide_function **bucket_of(const struct tide_functions *functions,
+                                        uint64_t digest)
+{
+    return &functions->buckets[digest & (functions->bucket_count - 1)];
+}
+
+/* @return 0; -1 without memory, and it stays as it was */
+static int grow(struct tide_functions *functions)
+{
+    struct tide_functions larger = *functions;
+    larger.bucket_count =
+        functions->bucket_count ? 2 * functions->bucket_count : BUCKETS_FIRST;
+    larger.buckets = calloc(larger.bucket_count, sizeof *larger.buckets);
+    if (larger.buckets == NULL)
+        return -1;
+    for (size_t i = 0; i < functions->bucket_count; i++) {
+        while (functions->buckets[i] != NULL) {
+            struct tide_function *function = functions->buckets[i];
+            struct tide_function **to = bucket_of(&larger, function->digest);
+            functions->buckets[i] = function->next;
+            function->next = *to;
+            *to = function;
+        }
+    }
+    free(functions->buckets);
+    *functions = larger;
+    return 0;
+}
 
 static struct tide_function *find_function(struct tide_lua_pool *owner,
                                            const struct tide_buffer *text,
                                            uint64_t digest)
 {
-    for (struct tide_function **at = &owner->functions; *at != NULL;
-         at = &(*at)->next) {
-        struct tide_function *function = *at;
-        if (function->digest != digest || function->size != text->used ||
+    if (owner->functions.bucket_count == 0)
+        return NULL;
+    struct tide_function *function = *bucket_of(&owner->functions, digest);
+    while (function != NULL &&
+           (function->digest != digest || function->size != text->used ||
             memcmp(tide_pool_at(owner->pool, function->block) +
                        sizeof(struct tide_function_head),
-                   text->data, text->used) != 0)
-            continue;
-        *at = function->next; /* to the front: it is used again */
-        function->next = owner->functions;
-        owner->functions = function;
-        return function;
-    }
-    return NULL;
+                   text->data, text->used) != 0))
+        function = function->next;
+    return function;
+}
+
+/* ---- functions without a job ---- */
+
+static void make_idle(struct tide_functions *functions,
+                      struct tide_function *function)
+{
+    function->idle_next = NULL;
+    function->idle_previous = functions->idle_last;
+    if (functions->idle_last != NULL)
+        functions->idle_last->idle_next = function;
+    else
+        functions->idle_first = function;
+    functions->idle_last = function;
+    functions->idle_count++;
+}
+
+static void end_idle(struct tide_functions *functions,
+                     struct tide_function *function)
+{
+    if (function->idle_previous != NULL)
+        function->idle_previous->idle_next = function->idle_next;
+    else
+        functions->idle_first = function->idle_next;
+    if (function->idle_next != NULL)
+        function->idle_next->idle_previous = function->idle_previous;
+    else
+        functions->idle_last = function->idle_previous;
+    functions->idle_count--;
 }
 
 /* Drop the function unused for longest, if there are many. */
 static void evict_function(struct tide_lua_pool *owner)
 {
-    struct tide_function **victim = NULL;
-    if (owner->function_count < FUNCTIONS_MAX)
+    struct tide_functions *functions = &owner->functions;
+    if (functions->idle_count <= IDLE_MAX)
         return;
-    for (struct tide_function **at = &owner->functions; *at != NULL;
-         at = &(*at)->next)
-        if ((*at)->users == 0)
-            victim = at;
-    if (victim == NULL)
-        return;
-    struct tide_function *function = *victim;
+    struct tide_function *function = functions->idle_first;
+    struct tide_function **at = bucket_of(functions, function->digest);
+    while (*at != function)
+        at = &(*at)->next;
+    *at = function->next;
+    end_idle(functions, function);
+    functions->count--;
     if (owner->recent == function)
         owner->recent = NULL;
-    *victim = function->next;
-    owner->function_count--;
     tide_pool_free_block(owner->pool, function->block);
     free(function);
 }
 
+/* A new function, idle. NULL without memory. */
 static struct tide_function *add_function(struct tide_lua_pool *owner,
                                           const struct tide_buffer *text,
                                           uint64_t digest)
 {
-    evict_function(owner);
+    struct tide_functions *functions = &owner->functions;
+    if (functions->count == functions->bucket_count && grow(functions) != 0 &&
+        functions->bucket_count == 0)
+        return NULL;
     struct tide_function *function = calloc(1, sizeof *function);
     if (function == NULL)
         return NULL;
-    struct tide_function_head head = { .id = owner->last_function + 1,
+    struct tide_function_head head = { .id = functions->last_id + 1,
                                        .length = text->used };
     function->block = tide_pool_alloc(owner->pool, sizeof head + text->used);
     if (function->block == 0) {
@@ -72,12 +136,16 @@ static struct tide_function *add_function(struct tide_lua_pool *owner,
     memcpy(block + sizeof head, text->data, text->used);
     function->digest = digest;
     function->size = text->used;
-    function->next = owner->functions;
-    owner->functions = function;
-    owner->function_count++;
-    owner->last_function++;
+    struct tide_function **bucket = bucket_of(functions, digest);
+    function->next = *bucket;
+    *bucket = function;
+    functions->count++;
+    functions->last_id++;
+    make_idle(functions, function);
     return function;
 }
+
+/* ---- for a job ---- */
 
 /* As tide_encode(); a hook that it runs must not end the pool we are in. */
 static int encode_busy(struct tide_lua_pool *owner, lua_State *L,
@@ -127,21 +195,30 @@ struct tide_function *tide_function_get(struct tide_lua_pool *owner,
         if (count == 1)
             tide_recent_note(owner, L, index, function);
     }
-    function->users++;
+    if (function->users++ == 0)
+        end_idle(&owner->functions, function);
     return function;
 }
 
-void tide_function_drop(struct tide_function *function)
+void tide_function_drop(struct tide_lua_pool *owner,
+                        struct tide_function *function)
 {
-    function->users--;
+    if (--function->users > 0)
+        return;
+    make_idle(&owner->functions, function);
+    evict_function(owner);
 }
 
 void tide_functions_free(struct tide_lua_pool *owner)
 {
-    while (owner->functions != NULL) {
-        struct tide_function *function = owner->functions;
-        owner->functions = function->next;
-        free(function);
+    struct tide_functions *functions = &owner->functions;
+    for (size_t i = 0; i < functions->bucket_count; i++) {
+        while (functions->buckets[i] != NULL) {
+            struct tide_function *function = functions->buckets[i];
+            functions->buckets[i] = function->next;
+            free(function);
+        }
     }
-    owner->function_count = 0;
+    free(functions->buckets);
+    *functions = (struct tide_functions){ .last_id = functions->last_id };
 }

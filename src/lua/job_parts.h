@@ -22,7 +22,9 @@ enum tide_job_value {
 #define TIDE_KEY_ERROR   "tidemill.Error"
 
 struct tide_function {
-    struct tide_function *next;
+    struct tide_function *next; /* in its bucket */
+    struct tide_function *idle_next;
+    struct tide_function *idle_previous;
     uint64_t digest;
     uint64_t block; /* a struct tide_function_head and a message */
     size_t size;    /* of the message */
@@ -54,7 +56,8 @@ struct tide_lua_segment {
  */
 struct tide_function *tide_function_get(struct tide_lua_pool *owner,
                                         lua_State *L, int index, int count);
-void tide_function_drop(struct tide_function *function);
+void tide_function_drop(struct tide_lua_pool *owner,
+                        struct tide_function *function);
 void tide_functions_free(struct tide_lua_pool *owner);
 
 /* ---- job_recent.c ---- */

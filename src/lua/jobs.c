@@ -168,7 +168,7 @@ void tide_job_retire(struct tide_lua_job *job, lua_State *L)
     leave_feed(job);
     unlink_job(job);
     tide_job_destroy(&job->ledger, tide_segment_free, owner);
-    tide_function_drop(job->function);
+    tide_function_drop(owner, job->function);
     if ((job->order.flags & TIDE_JOB_NOTIFY) != 0)
         list_finished(job, L);
     lua_rawgeti(L, owner->at, job->self);

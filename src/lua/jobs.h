@@ -38,6 +38,17 @@ enum tide_job_flags {
 struct tide_function; /* an encoded function in the host's region */
 struct tide_flight;   /* a span that was submitted */
 
+/** The functions of a pool, by what they are. */
+struct tide_functions {
+    struct tide_function **buckets;
+    size_t bucket_count; /* a power of two; 0 at first */
+    size_t count;
+    uint64_t last_id;
+    struct tide_function *idle_first; /* without a job for longest */
+    struct tide_function *idle_last;
+    uint32_t idle_count;
+};
+
 /** A pool as a script holds it: a userdata. */
 struct tide_lua_pool {
     struct tide_pool *pool; /* NULL once freed */
@@ -45,10 +56,8 @@ struct tide_lua_pool {
     struct tide_lua_job *jobs; /* active, newest first */
     struct tide_lua_job *feed; /* those with items to hand out, oldest first */
     struct tide_lua_job **feed_tail;
-    struct tide_function *functions; /* used last first */
-    uint32_t function_count;
-    uint64_t last_function;
     int last_active; /* the highest place in the table of active jobs */
+    struct tide_functions functions;
     struct tide_function *recent; /* see job_recent.c */
     const void *last_seen;        /* what was encoded last */
     struct tide_flight *flights;
