@@ -95,7 +95,9 @@ end
 
 local arguments = {
   column = { PREPARE = "", ARGUMENT = "args[i]" },
-  range = { PREPARE = "local first, step = args[0], args[1]", ARGUMENT = "first + (origin + i) * step" },
+  range = {
+    PREPARE = "local first, step = args[0], args[1]", ARGUMENT = "first + (origin + i) * step",
+  },
 }
 
 local stores = {
