@@ -394,6 +394,15 @@ describe("tidemill.pool", function()
     end)
   end)
 
+  it("says that a call has too many arguments", function()
+    tidemill.with(1, function(pool)
+      for _, n in ipairs { 9000, 2 ^ 31 - 1, 1e300 } do
+        local err = raised("encode", pool.apply, pool, identity, { n = n })
+        assert.is_truthy(err.message:find("too many arguments", 1, true))
+      end
+    end)
+  end)
+
   it("runs the function as it is now", function()
     tidemill.with(1, function(pool)
       local number = 0

@@ -16,6 +16,7 @@ enum {
     SEGMENT_ITEMS = 256,         /* at least, if there are as many */
     SEGMENT_BYTES = 1024 * 1024, /* about at most */
     RANGE_ITEMS = 1 << 24,
+    ARGUMENTS_MAX = 1 << 20, /* Lua's stack takes fewer */
     COMPILED_FROM = 64 /* items from which the loop in Lua is worth its call */
 };
 
@@ -202,14 +203,15 @@ static int push_unpacked(lua_State *L)
     if (!lua_istable(L, item))
         return -1;
     lua_getfield(L, item, "n");
-    int count = lua_isnumber(L, -1) ? (int)lua_tonumber(L, -1)
-                                    : (int)lua_objlen(L, item);
+    double count =
+        lua_isnumber(L, -1) ? lua_tonumber(L, -1) : (double)lua_objlen(L, item);
     lua_pop(L, 1);
-    if (count < 0 || !lua_checkstack(L, count + 8))
+    if (!(count >= 0 && count <= ARGUMENTS_MAX) ||
+        !lua_checkstack(L, (int)count + 8))
         return -1;
-    for (int i = 1; i <= count; i++)
+    for (int i = 1; i <= (int)count; i++)
         lua_rawgeti(L, item, i);
-    return count;
+    return (int)count;
 }
 
 /* Append the item on top as a message and pop it. */
@@ -226,7 +228,10 @@ static int encode_item(struct tide_lua_job *job, lua_State *L,
     }
     int status = count < 0
                      ? tide_fail(err, TIDE_EINVAL,
-                                 "a %s, where a table of arguments is needed",
+                                 lua_istable(L, item)
+                                     ? "a %s of too many arguments"
+                                     : "a %s, where a table of arguments is "
+                                       "needed",
                                  luaL_typename(L, item))
                      : tide_encode(job->owner->codec, L, buffer, first, count,
                                    head, err);
