@@ -140,20 +140,32 @@ local function collect(where, results, level)
   return list, pools
 end
 
+--- Watch no more.
+local function forget(pool, job, watcher)
+  local watchers = pool._watch.jobs[job] or {}
+  for i = #watchers, 1, -1 do
+    if watchers[i] == watcher then return table.remove(watchers, i) end
+  end
+end
+
 --- Those of the results that are over, in the order in which they were, get into `over`; the
 --- others will be put there.
+---@return table<tidemill.Result, function> watchers
 local function gather(list, over)
-  local now = {}
+  local now, watchers = {}, {}
   for _, result in ipairs(list) do
-    local watched = waiting.watch(result._pool, result._job, function()
-      over[#over + 1] = result
-    end)
-    if not watched then now[#now + 1] = result end
+    local function watcher() over[#over + 1] = result end
+    if waiting.watch(result._pool, result._job, watcher) then
+      watchers[result] = watcher
+    else
+      now[#now + 1] = result
+    end
   end
   local ended = {}
   for _, result in ipairs(now) do ended[result] = select(3, core.outcome(result._job)) end
   table.sort(now, function(a, b) return ended[a] < ended[b] end)
   for i, result in ipairs(now) do over[i] = result end
+  return watchers
 end
 
 local rules = {
@@ -187,7 +199,7 @@ function waiting.wait(results, given)
   local list, pools = collect("tidemill.wait", results, 3)
   local deadline = timeout and core.now() + timeout
   local over, judged = {}, 1
-  gather(list, over)
+  local watchers = gather(list, over)
   while not rule(over, #list, judged) do
     judged = #over + 1
     if deadline and core.now() >= deadline then break end
@@ -196,7 +208,10 @@ function waiting.wait(results, given)
   local is_over, done, pending = {}, {}, {}
   for i, result in ipairs(over) do is_over[result], done[i] = true, result end
   for _, result in ipairs(list) do
-    if not is_over[result] then pending[#pending + 1] = result end
+    if not is_over[result] then
+      pending[#pending + 1] = result
+      forget(result._pool, result._job, watchers[result])
+    end
   end
   return done, pending
 end
