@@ -61,9 +61,13 @@ static int decode_next(struct intake *in, uint32_t item, int *count,
 {
     lua_State *L = in->L;
     struct tide_error err;
+    int top = lua_gettop(L);
     if (tide_decode(in->job->owner->codec, L, &in->at, in->end, count, head,
-                    &err) == TIDE_OK)
+                    &err) == TIDE_OK) {
+        if ((in->job->order.flags & TIDE_JOB_ALL) == 0)
+            lua_settop(L, top + 1); /* however many it says there are */
         return 1;
+    }
     lua_pushfstring(L, "cannot receive result: %s", err.text);
     tide_error_object_push(L, "decode", lua_tostring(L, -1));
     tide_job_fail_item(in->job, L, in->segment, item, TIDE_FAILURE_FINAL);
@@ -164,11 +168,14 @@ static void take_effects(struct intake *in, const struct tide_span *span,
     lua_State *L = in->L;
     unsigned head;
     int count;
+    uint32_t least = span->first;
     while (in->at < in->end && decode_next(in, span->first, &count, &head)) {
         double item = lua_tonumber(L, -1);
-        lua_pop(L, 1);
-        if (!(item >= span->first && item < hand))
+        lua_settop(L, in->results);
+        if (!(item >= least && item < hand))
             return; /* it is the item in hand, or nonsense */
+        least =
+            (uint32_t)item + 1; /* each once, or it is repeated more often */
         take_message(in, (uint32_t)item);
     }
 }
