@@ -157,7 +157,7 @@ void tide_job_fail_item(struct tide_lua_job *job, lua_State *L,
     uint32_t granted = tries_granted(job, failure);
     uint32_t tries = 1;
     struct tide_span span = { &segment->part, item, item + 1 };
-    if (job->order.retries + job->order.error_retries > 0 &&
+    if ((job->order.retries > 0 || job->order.error_retries > 0) &&
         count_failure(job, L, index, failure, &tries) <= granted &&
         tide_job_repeat(&job->ledger, &span) == 0) {
         job->owner->repeated++;
