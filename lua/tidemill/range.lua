@@ -4,6 +4,8 @@ local check = require "tidemill.check"
 
 local range = {}
 
+local EXACT = 2 ^ 53 -- whole numbers up to here are exact
+
 ---@class tidemill.Range
 ---@field first number
 ---@field last number
@@ -35,6 +37,7 @@ function range.new(first, last, step)
   check_bound("step", step)
   if step == 0 then check.fail("tidemill.range", "step must not be 0", 3) end
   local count = math.max(0, math.floor((last - first) / step) + 1)
+  if count > EXACT then check.fail("tidemill.range", "more than 2^53 numbers", 3) end
   return setmetatable({ first = first, last = last, step = step, count = count }, Range_mt)
 end
 

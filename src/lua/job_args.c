@@ -385,7 +385,9 @@ static void push_sent(const struct tide_lua_job *job, lua_State *L,
     if (form == TIDE_ARGS_MESSAGES) {
         uint32_t offset;
         memcpy(&offset, at + (1 + (size_t)item) * sizeof offset, sizeof offset);
-        at += offset;
+        /* A worker could have written there. */
+        at +=
+            offset < segment->request.length ? offset : segment->request.length;
     }
     if (tide_decode(job->owner->codec, L, &at, args + segment->request.length,
                     &count, NULL, &err) != TIDE_OK) {

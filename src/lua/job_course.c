@@ -175,7 +175,8 @@ void tide_jobs_end_streams(struct tide_lua_pool *owner, lua_State *L)
     for (struct tide_lua_job *job = owner->jobs; job != NULL; job = next) {
         int lifted = job->complete && job->allowed == UINT64_MAX;
         next = job->next;
-        if ((job->order.flags & TIDE_JOB_STREAM) != 0 && !lifted)
+        if ((job->order.flags & (TIDE_JOB_STREAM | TIDE_JOB_LAZY)) != 0 &&
+            !lifted)
             tide_jobs_cancel(job, L);
     }
 }

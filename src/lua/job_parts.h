@@ -94,6 +94,17 @@ void tide_segment_free(struct tide_segment *segment, void *owner);
 void tide_job_push_item(const struct tide_lua_job *job, lua_State *L,
                         const struct tide_lua_segment *segment, uint32_t item);
 
+/* ---- job_column.c ---- */
+
+enum { TIDE_COLUMN_RUN = 512 /* numbers that are copied at a time */ };
+
+/** Copy numbers of a column to where no worker can change them, as Lua's. */
+void tide_column_copy(double *out, const unsigned char *column, uint32_t count);
+
+/** Push a number or a boolean of a column. */
+void tide_column_push(lua_State *L, const unsigned char *column, int boolean,
+                      uint32_t at);
+
 /* ---- job_ring.c ---- */
 
 /**

@@ -93,35 +93,45 @@ static void take_message(struct intake *in, uint32_t item)
     }
 }
 
+/* A run of a column that is worth a call of the compiled loop. */
+static void drain(struct intake *in, const unsigned char *column, int boolean,
+                  uint64_t from, uint32_t count)
+{
+    lua_State *L = in->L;
+    double numbers[TIDE_COLUMN_RUN];
+    const void *run = column;
+    if (!boolean) {
+        tide_column_copy(numbers, column, count);
+        run = numbers;
+    }
+    lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_COLUMNS);
+    lua_getfield(L, -1, boolean ? "drain_booleans" : "drain_numbers");
+    lua_pushlightuserdata(L, (void *)(uintptr_t)run);
+    lua_pushvalue(L, in->results);
+    lua_pushnumber(L, (double)from);
+    lua_pushnumber(L, count);
+    lua_call(L, 4, 0);
+    lua_pop(L, 1);
+}
+
 static void take_column(struct intake *in, const unsigned char *column,
                         uint32_t form, uint64_t from, uint32_t count)
 {
-    lua_State *L = in->L;
     int boolean = (form & TIDE_REPLY_BOOLEAN) != 0;
     if (count > 0 && (in->job->order.flags & TIDE_JOB_STREAM) != 0) {
-        tide_ring_land_column(in->job, L, column, boolean, from, count);
+        tide_ring_land_column(in->job, in->L, column, boolean, from, count);
         return;
     }
-    if (count >= COMPILED_FROM) {
-        lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_COLUMNS);
-        lua_getfield(L, -1, boolean ? "drain_booleans" : "drain_numbers");
-        lua_pushlightuserdata(L, (void *)(uintptr_t)column);
-        lua_pushvalue(L, in->results);
-        lua_pushnumber(L, (double)from);
-        lua_pushnumber(L, count);
-        lua_call(L, 4, 0);
-        lua_pop(L, 1);
-        return;
+    while (count >= COMPILED_FROM) {
+        uint32_t run = count < TIDE_COLUMN_RUN ? count : TIDE_COLUMN_RUN;
+        drain(in, column, boolean, from, run);
+        column += run * (boolean ? 1 : sizeof(double));
+        from += run;
+        count -= run;
     }
     for (uint32_t i = 0; i < count; i++) {
-        double number;
-        if (boolean) {
-            lua_pushboolean(L, column[i]);
-        } else {
-            memcpy(&number, column + (size_t)i * sizeof number, sizeof number);
-            lua_pushnumber(L, number);
-        }
-        lua_rawseti(L, in->results, (int)(from + i + 1));
+        tide_column_push(in->L, column, boolean, i);
+        lua_rawseti(in->L, in->results, (int)(from + i + 1));
     }
 }
 

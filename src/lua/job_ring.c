@@ -122,27 +122,21 @@ void tide_ring_land(struct tide_lua_job *job, lua_State *L, uint64_t index,
     job->ring.landed++;
 }
 
-static void push_entry(lua_State *L, const unsigned char *column, int boolean,
-                       uint32_t at)
-{
-    double number;
-    if (boolean) {
-        lua_pushboolean(L, column[at]);
-        return;
-    }
-    memcpy(&number, column + (size_t)at * sizeof number, sizeof number);
-    lua_pushnumber(L, number);
-}
-
-/* Entries that lie side by side. The tables are on top. */
+/* At most TIDE_COLUMN_RUN entries that lie side by side. The tables are on top. */
 static void land_run(lua_State *L, const unsigned char *column, int boolean,
                      uint64_t index, uint64_t place, uint32_t count)
 {
     int places = lua_gettop(L);
     if (count >= COMPILED_FROM) {
+        double numbers[TIDE_COLUMN_RUN];
+        const void *run = column;
+        if (!boolean) {
+            tide_column_copy(numbers, column, count);
+            run = numbers;
+        }
         lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_COLUMNS);
         lua_getfield(L, -1, boolean ? "land_booleans" : "land_numbers");
-        lua_pushlightuserdata(L, (void *)(uintptr_t)column);
+        lua_pushlightuserdata(L, (void *)(uintptr_t)run);
         lua_pushvalue(L, places - 1);
         lua_pushvalue(L, places);
         lua_pushnumber(L, (double)place);
@@ -153,7 +147,7 @@ static void land_run(lua_State *L, const unsigned char *column, int boolean,
         return;
     }
     for (uint32_t i = 0; i < count; i++) {
-        push_entry(L, column, boolean, i);
+        tide_column_push(L, column, boolean, i);
         lua_rawseti(L, places - 1, (int)(place + i) + 1);
         lua_pushnumber(L, (double)(index + i) + 1);
         lua_rawseti(L, places, (int)(place + i) + 1);
@@ -172,6 +166,8 @@ void tide_ring_land_column(struct tide_lua_job *job, lua_State *L,
         uint64_t place = position & (job->ring.capacity - 1);
         uint64_t room = job->ring.capacity - place;
         uint32_t run = count < room ? count : (uint32_t)room;
+        if (run > TIDE_COLUMN_RUN)
+            run = TIDE_COLUMN_RUN;
         land_run(L, column, boolean, index, place, run);
         column += run * width;
         position += run;

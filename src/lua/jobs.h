@@ -189,9 +189,9 @@ void tide_jobs_feed(struct tide_lua_job *job, lua_State *L, int items,
 void tide_jobs_lift(struct tide_lua_job *job, lua_State *L, int all);
 
 /**
- * End streams whose window was not ended: nobody will take from them any more, as
- * when all work is to be waited for. (Their iterators may be garbage that is not
- * yet finalized.)
+ * End streams whose window was not ended, and jobs that are still fed: nobody will
+ * take from them or feed them any more, as when all work is to be waited for.
+ * (Their iterators may be garbage that is not yet finalized.)
  */
 void tide_jobs_end_streams(struct tide_lua_pool *owner, lua_State *L);
 
