@@ -31,7 +31,7 @@ static int grow(struct tide_functions *functions)
     struct tide_functions larger = *functions;
     larger.bucket_count =
         functions->bucket_count ? 2 * functions->bucket_count : BUCKETS_FIRST;
-    larger.buckets = calloc(larger.bucket_count, sizeof *larger.buckets);
+    larger.buckets = calloc(larger.bucket_count, sizeof(void *));
     if (larger.buckets == NULL)
         return -1;
     for (size_t i = 0; i < functions->bucket_count; i++) {
