@@ -39,6 +39,18 @@ describe("data", function()
     end)
   end)
 
+  it("carries megabytes, several in a message", function()
+    local parts, numbers = {}, {}
+    for i = 1, 1000 do parts[i] = ("%d,"):format(i) end
+    for i = 1, 2 ^ 17 do numbers[i] = i + 0.25 end
+    local text = table.concat(parts):rep(400)
+    each_way(function(carry)
+      local back = carry { text, numbers, text .. text, "end" }
+      assert.is_true(back[1] == text and back[3] == text .. text and back[4] == "end")
+      assert_same(numbers, back[2])
+    end)
+  end)
+
   it("carries many values, nils among them", function()
     local function count(...) return select("#", ...), ... end
     assert.same({ 4, nil, 1, nil, nil }, { count(there_and_back(nil, 1, nil, nil)) })

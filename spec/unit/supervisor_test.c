@@ -652,9 +652,10 @@ static void test_closed_stdio(void)
 static int reuse_numbers(const struct tide_host *host,
                          const struct tide_pool *pool)
 {
-    const int numbers[] = { host->supervisor.channel, pool->board.event_fd };
+    const int numbers[] = { host->supervisor.channel, pool->board.event_fd,
+                            pool->arena.fd };
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 3; i++)
         CHECK(dup2(null, numbers[i]) == numbers[i]);
     return check_fd_count();
 }

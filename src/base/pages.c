@@ -9,11 +9,13 @@
 
 enum { PAGE_BYTES = 4096 };
 
-/* Going through pages that are there costs about as much as writing to them. */
-static int is_there(unsigned char *page)
+int tide_pages_are_missing(const void *at, size_t size)
 {
     unsigned char state = 0;
-    return mincore(page, PAGE_BYTES, &state) == 0 && (state & 1) != 0;
+    uintptr_t middle = (uintptr_t)at + size / 2;
+    return mincore((void *)(middle - middle % PAGE_BYTES), PAGE_BYTES,
+                   &state) == 0 &&
+           (state & 1) == 0;
 }
 
 void tide_pages_make(void *at, size_t size)
@@ -24,6 +26,7 @@ void tide_pages_make(void *at, size_t size)
         return;
     size_t pages = (size - before) / PAGE_BYTES;
     bytes += before;
-    if (!is_there(bytes + pages / 2 * PAGE_BYTES))
+    /* Going through pages that are there costs about as much as writing to them. */
+    if (tide_pages_are_missing(bytes, pages * PAGE_BYTES))
         madvise(bytes, pages * PAGE_BYTES, MADV_POPULATE_WRITE);
 }

@@ -9,6 +9,9 @@
 
 enum { TIDE_PAGES_FROM = 1 << 20 /* bytes, from which it pays */ };
 
+/** Has the middle of [at, at + size) no page? Then the rest hardly has any. */
+int tide_pages_are_missing(const void *at, size_t size);
+
 /**
  * Have the pages of [at, at + size) made, all of which is about to be written. A
  * fault for each would take longer than the system takes to make them in a row.

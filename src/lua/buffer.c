@@ -1,5 +1,7 @@
 #include "lua/buffer.h"
 
+#include "base/pages.h"
+
 #include <stdlib.h>
 
 enum { SMALLEST_BYTES = 256 };
@@ -21,6 +23,19 @@ static int grow_private(struct tide_buffer *buffer, size_t need)
     buffer->data = data;
     buffer->capacity = capacity;
     return 0;
+}
+
+void tide_buffer_put_large(struct tide_buffer *buffer, const void *bytes,
+                           size_t size)
+{
+    unsigned char *at = buffer->data + buffer->used;
+    if (buffer->fill != NULL) {
+        buffer->fill(buffer, bytes, size);
+    } else {
+        tide_pages_make(at, size);
+        memcpy(at, bytes, size);
+    }
+    buffer->used += size;
 }
 
 void tide_buffer_init(struct tide_buffer *buffer)

@@ -21,6 +21,8 @@ struct tide_buffer {
      * @return 0, or -1 if there is no memory: the buffer is then unchanged
      */
     int (*grow)(struct tide_buffer *buffer, size_t capacity);
+    /** Copy TIDE_PAGES_FROM bytes or more to where room is; may be NULL. */
+    void (*fill)(struct tide_buffer *buffer, const void *bytes, size_t size);
 };
 
 /** A buffer in private memory; free it with tide_buffer_free(). */
@@ -29,6 +31,10 @@ void tide_buffer_free(struct tide_buffer *buffer);
 
 /** The capacity to ask for when `need` bytes are wanted: at least doubling. */
 size_t tide_buffer_next(const struct tide_buffer *buffer, size_t need);
+
+/** Append large data, for which there is room. */
+void tide_buffer_put_large(struct tide_buffer *buffer, const void *bytes,
+                           size_t size);
 
 /** Room for `size` more bytes; returns where they go, NULL without memory. */
 static inline unsigned char *tide_buffer_reserve(struct tide_buffer *buffer,

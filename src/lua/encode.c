@@ -98,8 +98,10 @@ int tide_encoder_put(struct tide_encoder *e, const void *bytes, size_t size)
     unsigned char *at = tide_buffer_reserve(e->out, size);
     if (at == NULL)
         return tide_encoder_fail_memory(e);
-    if (size >= TIDE_PAGES_FROM)
-        tide_pages_make(at, size);
+    if (size >= TIDE_PAGES_FROM) {
+        tide_buffer_put_large(e->out, bytes, size);
+        return 0;
+    }
     memcpy(at, bytes, size);
     e->out->used += size;
     return 0;

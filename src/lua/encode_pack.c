@@ -67,6 +67,11 @@ unsigned char *tide_cursor_put_numbers(struct tide_encoder *e,
     *at++ = TIDE_TAG_NUMBERS;
     *at++ = (unsigned char)width;
     at = tide_write_varint(at, count);
+    if (width == 8 && bytes >= TIDE_PAGES_FROM) { /* as they are */
+        tide_cursor_settle(e, at);
+        tide_buffer_put_large(e->out, numbers, bytes);
+        return tide_cursor_resume(e);
+    }
     write_numbers(at, numbers, count, width);
     return at + bytes;
 }

@@ -186,14 +186,21 @@ static int grow_block(struct tide_buffer *buffer, size_t need)
         tide_pool_alloc(mine->pool, tide_buffer_next(buffer, need));
     if (block == 0)
         return -1;
-    unsigned char *data = tide_pool_at(mine->pool, block);
     if (buffer->used > 0)
-        memcpy(data, buffer->data, buffer->used);
+        tide_pool_write(mine->pool, block, buffer->data, buffer->used);
     tide_pool_free_block(mine->pool, mine->block);
     mine->block = block;
-    buffer->data = data;
+    buffer->data = tide_pool_at(mine->pool, block);
     buffer->capacity = (size_t)tide_block_capacity(&mine->pool->arena, block);
     return 0;
+}
+
+/* There is room for large data in a block only. */
+static void fill_block(struct tide_buffer *buffer, const void *bytes,
+                       size_t size)
+{
+    struct block_buffer *mine = (void *)buffer;
+    tide_pool_write(mine->pool, mine->block + buffer->used, bytes, size);
 }
 
 /* Push the arguments of the item on top; their number, -1 if it has none. */
@@ -308,7 +315,8 @@ static int encode_messages(struct tide_lua_job *job, lua_State *L,
         .planned = count,
         .out = { .buffer = { .data = segment->request.args.bytes,
                              .capacity = TIDE_ARGS_BYTES,
-                             .grow = grow_block },
+                             .grow = grow_block,
+                             .fill = fill_block },
                  .pool = job->owner->pool }
     };
     run_messages(job, L, &run);

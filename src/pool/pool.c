@@ -8,6 +8,7 @@
 #include "pool/pool_inner.h"
 
 #include "base/clock.h"
+#include "base/pages.h"
 #include "proc/channel.h"
 #include "shm/wake.h"
 
@@ -80,7 +81,6 @@ static int start_crew(struct tide_pool *pool,
     /* Started and gone already is a pool whose workers may have left a reason. */
     if (!pool->started)
         return tide_fail(err, TIDE_EBROKEN, "%s", pool->reason);
-    tide_arena_close_fd(&pool->arena);
     return TIDE_OK;
 }
 
@@ -149,6 +149,18 @@ void tide_pool_free_block(struct tide_pool *pool, uint64_t offset)
 unsigned char *tide_pool_at(const struct tide_pool *pool, uint64_t offset)
 {
     return pool->arena.base + offset;
+}
+
+void tide_pool_write(struct tide_pool *pool, uint64_t offset, const void *bytes,
+                     size_t size)
+{
+    unsigned char *to = tide_pool_at(pool, offset);
+    size_t done = 0;
+    if (size >= TIDE_PAGES_FROM && tide_pages_are_missing(to, size))
+        done = tide_arena_write(&pool->arena, offset, bytes, size);
+    if (size - done >= TIDE_PAGES_FROM)
+        tide_pages_make(to + done, size - done);
+    memcpy(to + done, (const char *)bytes + done, size - done);
 }
 
 /* ---- requests ---- */

@@ -69,8 +69,8 @@ int tide_pool_open(struct tide_pool **out, struct tide_host *host,
 
 /**
  * Kill what still runs, without waiting for it, and free everything. In a forked
- * copy of the host only its memory is freed: no process is signalled, and no
- * descriptor closed, since the numbers may have been reused.
+ * copy of the host only its memory is freed: no process is signalled, and but for
+ * the arena's no descriptor closed, since the numbers may have been reused.
  */
 void tide_pool_free(struct tide_pool *pool);
 
@@ -84,6 +84,9 @@ int tide_pool_await_start(struct tide_pool *pool, uint64_t deadline_ns);
 /** A block for arguments or a function, as an offset; 0 without memory. */
 uint64_t tide_pool_alloc(struct tide_pool *pool, uint64_t bytes);
 void tide_pool_free_block(struct tide_pool *pool, uint64_t offset);
+/** Copy to a block, or into the middle of one: large data fast. */
+void tide_pool_write(struct tide_pool *pool, uint64_t offset, const void *bytes,
+                     size_t size);
 unsigned char *tide_pool_at(const struct tide_pool *pool, uint64_t offset);
 
 /** Can a request be submitted now? */

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int map(struct tide_arena *arena, int fd, struct tide_error *err)
@@ -17,16 +18,33 @@ static int map(struct tide_arena *arena, int fd, struct tide_error *err)
     return TIDE_OK;
 }
 
+/* Beyond the limit on file sizes ftruncate() and pwrite() raise SIGXFSZ. */
+static int is_within_limit(uint64_t end)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) != 0 || end <= limit.rlim_cur;
+}
+
+/* A script may have closed what is not its own, and the number be another's. */
+static int has_descriptor(const struct tide_arena *arena)
+{
+    struct stat file;
+    return arena->fd >= 0 && fstat(arena->fd, &file) == 0 &&
+           file.st_dev == arena->device && file.st_ino == arena->inode;
+}
+
+static void close_descriptor(struct tide_arena *arena)
+{
+    if (has_descriptor(arena))
+        close(arena->fd);
+    arena->fd = -1;
+}
+
 static int resize(struct tide_arena *arena, struct tide_error *err)
 {
-    /* Beyond the limit on file sizes ftruncate() would raise SIGXFSZ. */
-    struct rlimit limit;
-    int failed = 0;
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && arena->size > limit.rlim_cur) {
-        errno = EFBIG;
-        failed = 1;
-    }
-    if (failed || ftruncate(arena->fd, (off_t)arena->size) != 0)
+    errno = EFBIG;
+    if (!is_within_limit(arena->size) ||
+        ftruncate(arena->fd, (off_t)arena->size) != 0)
         return tide_fail_errno(err, "cannot size a memory object to %zu bytes",
                                arena->size);
     return TIDE_OK;
@@ -39,8 +57,13 @@ int tide_arena_create(struct tide_arena *arena, size_t size,
     int fd = memfd_create("tidemill", MFD_CLOEXEC);
     if (fd < 0)
         return tide_fail_errno(err, "cannot create a memory object");
-    /* A host started with 0, 1 or 2 closed must not get the arena there. */
-    arena->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    struct stat file;
+    if (fstat(fd, &file) == 0) {
+        arena->device = file.st_dev;
+        arena->inode = file.st_ino;
+        /* A host started with 0, 1 or 2 closed must not get the arena there. */
+        arena->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    }
     close(fd);
     if (arena->fd < 0)
         return tide_fail_errno(err, "cannot create a memory object");
@@ -48,7 +71,7 @@ int tide_arena_create(struct tide_arena *arena, size_t size,
     if (status == TIDE_OK)
         status = map(arena, arena->fd, err);
     if (status != TIDE_OK)
-        tide_arena_close_fd(arena);
+        close_descriptor(arena);
     return status;
 }
 
@@ -59,19 +82,30 @@ int tide_arena_attach(struct tide_arena *arena, int fd, size_t size,
     return map(arena, fd, err);
 }
 
-void tide_arena_close_fd(struct tide_arena *arena)
-{
-    if (arena->fd >= 0)
-        close(arena->fd);
-    arena->fd = -1;
-}
-
 void tide_arena_destroy(struct tide_arena *arena)
 {
     if (arena->base != NULL)
         munmap(arena->base, arena->size);
     arena->base = NULL;
-    tide_arena_close_fd(arena);
+    close_descriptor(arena);
+}
+
+size_t tide_arena_write(const struct tide_arena *arena, uint64_t offset,
+                        const void *bytes, size_t size)
+{
+    const char *from = bytes;
+    size_t written = 0;
+    if (!has_descriptor(arena) || !is_within_limit(offset + size))
+        return 0;
+    while (written < size) {
+        ssize_t count = pwrite(arena->fd, from + written, size - written,
+                               (off_t)(offset + written));
+        if (count > 0)
+            written += (size_t)count;
+        else if (count == 0 || errno != EINTR)
+            break;
+    }
+    return written;
 }
 
 void tide_arena_punch(const struct tide_arena *arena, uint64_t offset,

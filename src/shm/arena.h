@@ -17,7 +17,8 @@
 struct tide_arena {
     unsigned char *base;
     size_t size;
-    int fd; /* close-on-exec, above 2; -1 once it is not needed any more */
+    int fd; /* close-on-exec, above 2; -1 where it is attached */
+    uint64_t device, inode; /* of what `fd` is to be */
 };
 
 /**
@@ -34,11 +35,19 @@ int tide_arena_create(struct tide_arena *arena, size_t size,
 int tide_arena_attach(struct tide_arena *arena, int fd, size_t size,
                       struct tide_error *err);
 
-/** Close the descriptor and keep the mapping. */
-void tide_arena_close_fd(struct tide_arena *arena);
-
 /** Unmap and close. The memory is gone when the last process has done so. */
 void tide_arena_destroy(struct tide_arena *arena);
+
+/**
+ * Copy to [offset, offset + size) by way of the descriptor. Where there are no
+ * pages yet that takes half the time of a copy to the mapping: the system makes
+ * each with the bytes in it, without a zeroed page and a fault before.
+ *
+ * @return how many bytes were written, from the first on; 0 without the descriptor,
+ *         or where the system or a limit on file sizes is against it
+ */
+size_t tide_arena_write(const struct tide_arena *arena, uint64_t offset,
+                        const void *bytes, size_t size);
 
 /** Give the whole pages in [offset, offset + size) back; they read as zero. */
 void tide_arena_punch(const struct tide_arena *arena, uint64_t offset,
