@@ -104,10 +104,9 @@ static inline unsigned char *tide_cursor_put(struct tide_encoder *e,
                                              unsigned char *at, uint64_t bits,
                                              unsigned char *hint)
 {
-    uint32_t kind = tide_bits_kind(bits);
-    if (kind >= TIDE_KIND_NUMBER)
+    if (tide_bits_is_number(bits))
         return tide_cursor_put_number(e, at, bits);
-    if (kind == TIDE_KIND_STRING)
+    if (tide_bits_kind(bits) == TIDE_KIND_STRING)
         return tide_cursor_put_string(e, at, tide_bits_pointer(bits));
     return tide_cursor_put_other(e, at, bits, hint);
 }

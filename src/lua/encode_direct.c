@@ -127,14 +127,23 @@ static unsigned char *put_array(struct tide_encoder *e, unsigned char *at,
                                 uint32_t *run)
 {
     unsigned char hint = 0;
-    uint32_t i = 1;
-    for (; i < table->array_size; i++) {
-        uint64_t bits = table->array[i];
-        if (bits == TIDE_BITS_NIL)
-            break;
-        if (table->array_size - i > AHEAD)
-            call_for(table->array, i);
-        at = tide_cursor_put(e, at, bits, &hint);
+    const uint64_t *array = table->array;
+    uint32_t size = table->array_size, i = 1;
+    for (; i < size; i++) {
+        uint64_t bits = array[i];
+        if (size - i > AHEAD)
+            call_for(array, i);
+        if (tide_bits_is_number(bits)) {
+            at = tide_cursor_put_number(e, at, bits);
+        } else if (tide_bits_kind(bits) == TIDE_KIND_STRING) {
+            at = tide_cursor_put_string(e, at, tide_bits_pointer(bits));
+        } else {
+            if (bits == TIDE_BITS_NIL)
+                break;
+            at = tide_cursor_put_other(e, at, bits, &hint);
+            array = table->array; /* a hook may have changed it */
+            size = table->array_size;
+        }
         if (at == NULL)
             return tide_cursor_fail_at(e, tide_bits_of_number(i));
     }
@@ -210,15 +219,15 @@ unsigned char *tide_cursor_put_entries(struct tide_encoder *e,
     int has_meta = table->metatable != NULL;
     int small =
         (uint64_t)table->array_size + table->node_mask < TIDE_SMALL_TABLE_MAX;
-    unsigned tag = small ? TIDE_TAG_SMALL_TABLE : TIDE_TAG_TABLE;
-    size_t count_bytes = small ? 2 : 2 * sizeof(uint32_t);
-    at = tide_cursor_room(e, at, 1 + count_bytes);
+    at = tide_cursor_room(e, at, 1 + 2 * sizeof(uint32_t));
     if (at == NULL)
         return NULL;
-    *at++ = (unsigned char)(has_meta ? tag + 1 : tag);
+    *at++ = (unsigned char)((small ? TIDE_TAG_SMALL_TABLE : TIDE_TAG_TABLE) +
+                            has_meta);
     size_t counts = (size_t)(at - e->out->data);
+    at += small ? 2 : 2 * sizeof(uint32_t);
     e->depth++;
-    at = put_array(e, at + count_bytes, table, &run);
+    at = put_array(e, at, table, &run);
     if (at != NULL)
         at = put_pairs(e, at, table, run, &pairs);
     e->depth--;
@@ -228,6 +237,15 @@ unsigned char *tide_cursor_put_entries(struct tide_encoder *e,
         return tide_cursor_fail_changed(e);
     tide_encoder_store_counts(e, counts, small, run, pairs);
     return has_meta ? put_metatable(e, at, table) : at;
+}
+
+TIDE_OUTLINE static unsigned char *
+put_long_array(struct tide_encoder *e, unsigned char *at,
+               const struct tide_gc_table *table)
+{
+    uint32_t numbers = tide_cursor_count_numbers(table);
+    return numbers > 0 ? tide_cursor_put_numbers(e, at, table, numbers)
+                       : tide_cursor_put_entries(e, at, table);
 }
 
 /* Write a table in the shortest way. */
@@ -240,11 +258,9 @@ static inline unsigned char *put_content(struct tide_encoder *e,
         return tide_cursor_put_entries(e, at, table);
     if (table->array_size == 0)
         return tide_cursor_put_record(e, at, table, hint);
-    uint32_t numbers = table->array_size > TIDE_PACK_FROM
-                           ? tide_cursor_count_numbers(table)
-                           : 0;
-    return numbers > 0 ? tide_cursor_put_numbers(e, at, table, numbers)
-                       : tide_cursor_put_entries(e, at, table);
+    return table->array_size > TIDE_PACK_FROM
+               ? put_long_array(e, at, table)
+               : tide_cursor_put_entries(e, at, table);
 }
 
 /* In a frame. Without a hint the table is written by its entries. */

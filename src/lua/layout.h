@@ -103,7 +103,7 @@ static inline uint32_t tide_bits_kind(uint64_t bits)
 
 static inline int tide_bits_is_number(uint64_t bits)
 {
-    return tide_bits_kind(bits) >= TIDE_KIND_NUMBER;
+    return bits < TIDE_BITS_KIND(TIDE_KIND_NUMBER - 1);
 }
 
 static inline void *tide_bits_pointer(uint64_t bits)

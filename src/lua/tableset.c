@@ -28,7 +28,7 @@ void tide_tableset_clear(struct tide_tableset *set)
         tide_tableset_free(set);
     set->generation++; /* from 1 on: a zeroed page is of none */
     set->count = 0;
-    set->last = NULL;
+    set->last_number = 0;
 }
 
 void tide_tableset_free(struct tide_tableset *set)
@@ -65,5 +65,6 @@ int tide_tableset_turn(struct tide_tableset *set, const void *table)
         set->count++;
     }
     set->last = page;
+    set->last_number = (uintptr_t)table >> TIDE_TABLESET_PAGE_SHIFT;
     return 0;
 }

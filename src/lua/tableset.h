@@ -26,7 +26,8 @@ struct tide_tableset_page {
 
 struct tide_tableset {
     struct tide_tableset_page *pages; /* open addressing */
-    struct tide_tableset_page *last;  /* the one met last */
+    struct tide_tableset_page *last;  /* the one met last, */
+    uintptr_t last_number;            /* and its address in pages; 0 for none */
     size_t mask;                      /* capacity - 1 */
     size_t count;
     uint64_t generation; /* pages of others do not count */
@@ -50,7 +51,7 @@ static inline uint64_t tide_tableset_key(const struct tide_tableset *set,
 static inline int tide_tableset_is_turned(const struct tide_tableset *set,
                                           const void *table)
 {
-    return set->last != NULL && set->last->key == tide_tableset_key(set, table);
+    return set->last_number == (uintptr_t)table >> TIDE_TABLESET_PAGE_SHIFT;
 }
 
 /** Add a table from the page turned to. @return is it new to the set? */

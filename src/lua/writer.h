@@ -22,14 +22,25 @@ static inline unsigned char *tide_write_varint(unsigned char *at,
 }
 
 /**
+ * The number as an integer, if it is one of 32 bits; else any other. Beside this sum
+ * there are no bits for a fraction: the integer is in its lower half.
+ */
+static inline int32_t tide_whole_of(double number)
+{
+    double sum = number + 0x1.8p52;
+    uint64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    return (int32_t)(uint32_t)bits;
+}
+
+/**
  * A number by the shortest tag; returns behind it. Eight bytes behind the tag are
  * written whatever the length, so that nothing here depends on the number but the
  * length: which numbers are whole is hard to predict.
  */
 static inline unsigned char *tide_write_number(unsigned char *at, double number)
 {
-    int in_range = number >= INT32_MIN && number <= INT32_MAX;
-    int32_t whole = (int32_t)(in_range ? number : 0);
+    int32_t whole = tide_whole_of(number);
     double same = whole;
     uint64_t bits, whole_bits;
     memcpy(&bits, &number, sizeof bits);
