@@ -222,6 +222,9 @@ static unsigned char *put_fields(struct tide_encoder *e, unsigned char *at,
         } else {
             if (value == TIDE_BITS_NIL)
                 continue;
+            /* A hook may have given values to more keys than there were. */
+            if (hint == shape->hints + TIDE_SHAPE_KEYS_MAX)
+                return tide_cursor_fail_changed(e);
             at = tide_cursor_put_other(e, at, value, hint);
             if (at != NULL &&
                 (table->nodes != nodes || table->node_mask != mask))
