@@ -356,4 +356,18 @@ describe("a stream", function()
       assert.equal(expected[#expected], pool:mapreduce(identity, math.max, range))
     end)
   end)
+
+  it("come when they are ready, however long those after them take", function()
+    local gate = files.gate()
+    tidemill.with(2, function(pool)
+      pool:map(identity, numbers(2000), 1) -- so far, work has been short
+      local stream = pool:imap(function(x)
+        if x > 2 then files.pass(gate) end
+        return x
+      end, numbers(40), 1)
+      for i = 1, 2 do assert.same({ i, i }, { stream:next(60) }) end
+      files.open(gate)
+      for i = 3, 40 do assert.same({ i, i }, { stream:next(60) }) end
+    end)
+  end)
 end)

@@ -213,24 +213,30 @@ void tide_jobs_push_outcome(lua_State *L, int job)
 
 /* ---- waiting ---- */
 
+/* Is `job` all there is, and of use only as a whole? */
+static int is_alone(const struct tide_lua_pool *owner,
+                    const struct tide_lua_job *job)
+{
+    return job != NULL && owner->jobs == job && job->next == NULL &&
+           (job->order.flags & TIDE_JOB_STREAM) == 0;
+}
+
 /* How many outcomes make the next step worth while. */
 static uint32_t worth_waking(const struct tide_lua_pool *owner,
-                             const struct tide_lua_job *waited)
+                             const struct tide_lua_job *job)
 {
-    const struct tide_lua_job *job = owner->jobs;
     uint32_t flying = tide_pool_in_flight(owner->pool);
-    if (job == NULL || flying < 2)
+    uint32_t half = flying / 2;
+    if (flying < 2)
         return 1;
-    int alone = job->next == NULL && (job->order.flags & TIDE_JOB_STREAM) == 0;
-    if (alone && waited != NULL) {
+    if (is_alone(owner, job)) {
         int more = tide_job_has_more(job);
         if (more && job->ledger.fixed_chunk == 0 &&
             tide_job_mean_ns(&job->ledger) <= 0)
             return 1; /* the first measurement decides the chunks */
-        return more ? flying / 2 : flying;
+        return more ? half : flying;
     }
     double worth = owner->span_ns > 0 ? PATIENCE_NS / owner->span_ns : 1;
-    uint32_t half = flying / 2;
     return worth < 1 ? 1 : worth < half ? (uint32_t)worth : half;
 }
 
@@ -256,9 +262,7 @@ static int rest(struct tide_lua_pool *owner, const struct tide_lua_job *job,
                 uint64_t deadline_ns)
 {
     uint32_t count = worth_waking(owner, job);
-    int patient =
-        job != NULL && owner->jobs != NULL && owner->jobs->next == NULL;
-    if (count > 1 && !patient) {
+    if (count > 1 && !is_alone(owner, job)) {
         uint64_t soon_ns = tide_now_ns() + SHORT_SLEEP_NS;
         int status = tide_pool_wait(
             owner->pool, count, soon_ns < deadline_ns ? soon_ns : deadline_ns);
