@@ -1,30 +1,17 @@
 -- Results of calls that do not wait: many at once, cancelled, asked twice, dropped.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+local raised = common.raised
+local assert_alive = common.assert_alive
+
 local function identity(x) return x end
 local function spin() while true do end end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
-
-local function raised(kind, f, ...)
-  local ok, err = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_true(tidemill.is_error(err), tostring(err))
-  assert.equal(kind, err.kind)
-  return err
-end
-
-local function assert_alive(pool)
-  assert.same(numbers(300), pool:map(identity, numbers(300), 7))
-end
 
 --- Results of calls that each wait before a gate, and the gates.
 local function gated(pool, count)

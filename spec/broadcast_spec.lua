@@ -1,28 +1,15 @@
 -- A call that every worker runs once.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+local raised = common.raised
+local assert_alive = common.assert_alive
+
 local function identity(x) return x end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
-
-local function raised(kind, f, ...)
-  local ok, err = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_true(tidemill.is_error(err), tostring(err))
-  assert.equal(kind, err.kind)
-  return err
-end
-
-local function assert_alive(pool)
-  assert.same(numbers(300), pool:map(identity, numbers(300), 7))
-end
 
 describe("broadcast", function()
   leaks.watch(after_each, assert)

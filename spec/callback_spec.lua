@@ -1,18 +1,15 @@
 -- Callbacks: in the host, once each, in order of completion, whatever they do.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+
 local function identity(x) return x end
 local function spin() while true do end end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
 
 --- A pair of callbacks that count their calls and keep what they were given.
 local function recorder()

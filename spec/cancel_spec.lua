@@ -1,22 +1,16 @@
 -- Work that is called off: what was not begun does not run, what runs is stopped.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+local assert_alive = common.assert_alive
+
 local function identity(x) return x end
 local function spin() while true do end end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
-
-local function assert_alive(pool)
-  assert.same(numbers(300), pool:map(identity, numbers(300), 7))
-end
 
 local function assert_cancelled(result)
   assert.is_true(result:ready())

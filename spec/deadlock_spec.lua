@@ -1,25 +1,19 @@
 -- Every way to fail at every stage of a task: an error of the right kind within a deadline, all
 -- other items delivered, and a pool that goes on.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local shell = require "support.shell"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+local assert_alive = common.assert_alive
+
 local DEADLINE_S = 60
 
 local function identity(x) return x end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
-
-local function assert_alive(pool)
-  assert.same(numbers(300), pool:map(identity, numbers(300), 7))
-end
 
 local acts = {
   { "raises", function() error "no" end },

@@ -1,16 +1,13 @@
+local common = require "support.common"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+
 local command = assert(os.getenv "TIDEMILL_COMMAND", "TIDEMILL_COMMAND must name the command")
 
 local function identity(x) return x end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
 
 --- The workers there are; one that was killed may not have been replaced yet.
 local function living(pool)

@@ -1,18 +1,16 @@
 -- Whatever happens at any stage of a task: a final state, nothing run twice, the pool goes on.
 
+local common = require "support.common"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local shell = require "support.shell"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+local assert_alive = common.assert_alive
+
 local function identity(x) return x end
 local function spin() while true do end end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
 
 local function ways()
   return {
@@ -25,10 +23,6 @@ local function ways()
       C.C.abort()
     end, "signal", 6 },
   }
-end
-
-local function assert_alive(pool)
-  assert.same(numbers(300), pool:map(identity, numbers(300), 7))
 end
 
 describe("a task", function()

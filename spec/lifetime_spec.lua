@@ -1,18 +1,15 @@
 -- How much a worker may hold and how long it lives: memory_limit, max_rss, maxtasksperchild.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local shell = require "support.shell"
 local tidemill = require "tidemill"
 
-local function identity(x) return x end
+local numbers = common.numbers
 
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
+local function identity(x) return x end
 
 local function own_pid() return require "tidemill".worker().pid end
 

@@ -1,32 +1,19 @@
 -- Limits of time per item, and second chances: what is tried again, how often, and what never is.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+local raised = common.raised
+local assert_alive = common.assert_alive
+
 local LIMIT_S = 0.3 -- long for an item that does nothing, also on a busy machine
 
 local function identity(x) return x end
 local function spin() while true do end end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
-
-local function raised(kind, f, ...)
-  local ok, err = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_true(tidemill.is_error(err), tostring(err))
-  assert.equal(kind, err.kind)
-  return err
-end
-
-local function assert_alive(pool)
-  assert.same(numbers(300), pool:map(identity, numbers(300), 7))
-end
 
 --- What runs too long, and in what: LuaJIT compiles the first two.
 local function loops()

@@ -1,21 +1,11 @@
+local common = require "support.common"
 local leaks = require "support.leaks"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+local raised = common.raised
+
 local function identity(x) return x end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
-
-local function raised(kind, f, ...)
-  local ok, err = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_true(tidemill.is_error(err), tostring(err))
-  assert.equal(kind, err.kind)
-  return err
-end
 
 describe("tidemill.pool", function()
   leaks.watch(after_each, assert)

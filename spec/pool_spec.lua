@@ -1,25 +1,15 @@
 -- Guarantees of pools that map_spec does not cover: kinds of input, many jobs, many pools, misuse.
 
+local common = require "support.common"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+local raised = common.raised
+
 local function identity(x) return x end
 local function spin() while true do end end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
-
-local function raised(kind, f, ...)
-  local ok, err = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_true(tidemill.is_error(err), tostring(err))
-  assert.equal(kind, err.kind)
-  return err
-end
 
 --- Equal, telling -0 from 0 and taking NaN for itself.
 local function assert_exact(expected, value, what)

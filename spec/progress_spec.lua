@@ -1,17 +1,14 @@
 -- Progress: a function's business, lines where there is no terminal, a bar where there is one.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local shell = require "support.shell"
 local tidemill = require "tidemill"
 
-local function identity(x) return x end
+local numbers = common.numbers
 
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
+local function identity(x) return x end
 
 local function counter(count)
   local n = 0

@@ -1,14 +1,11 @@
 -- Random numbers: with a seed every item has its own, whatever runs it; without, workers differ.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local tidemill = require "tidemill"
 
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
+local numbers = common.numbers
 
 local function draw() return math.random() end
 local function draw_many() return { math.random(), math.random(100), math.random(-5, 5) } end

@@ -1,17 +1,15 @@
 -- Streams that are left early, and pools that end under them: nothing hangs, nothing is left.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local tidemill = require "tidemill"
 
+local numbers = common.numbers
+local assert_alive = common.assert_alive
+
 local function identity(x) return x end
 local function spin() while true do end end
-
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
 
 local function counter(count)
   local n = 0
@@ -29,10 +27,6 @@ end
 local function drop()
   collectgarbage()
   collectgarbage()
-end
-
-local function assert_alive(pool)
-  assert.same(numbers(300), pool:map(identity, numbers(300), 7))
 end
 
 --- Inputs with and without an end that is known.

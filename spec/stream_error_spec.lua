@@ -1,17 +1,15 @@
 -- Failures in a stream: each at its place, and everything before and after it delivered.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local tidemill = require "tidemill"
 
-local function identity(x) return x end
+local numbers = common.numbers
+local assert_alive = common.assert_alive
 
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
+local function identity(x) return x end
 
 local function each_method(act)
   for _, method in ipairs { "imap", "imap_unordered" } do act(method) end
@@ -32,10 +30,6 @@ local function take_all(stream)
     came[place] = value
     count = count + 1
   end
-end
-
-local function assert_alive(pool)
-  assert.same(numbers(300), pool:map(identity, numbers(300), 7))
 end
 
 describe("an error in a stream", function()

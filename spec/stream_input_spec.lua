@@ -1,16 +1,13 @@
 -- What a stream asks of its input: never more than its buffer ahead, however large or endless.
 
+local common = require "support.common"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local tidemill = require "tidemill"
 
-local function identity(x) return x end
+local numbers = common.numbers
 
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
+local function identity(x) return x end
 
 local function each_method(act)
   for _, method in ipairs { "imap", "imap_unordered" } do act(method) end

@@ -1,17 +1,14 @@
 -- Several streams at once in any interleaving, and under fire, against a model.
 
+local common = require "support.common"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local values = require "support.values"
 local tidemill = require "tidemill"
 
-local function identity(x) return x end
+local numbers = common.numbers
 
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
+local function identity(x) return x end
 
 local function counter(count)
   local n = 0

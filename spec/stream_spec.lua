@@ -1,17 +1,15 @@
 -- Results one by one: their order and places, and what may go on beside them.
 
+local common = require "support.common"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
 local tidemill = require "tidemill"
 
-local function identity(x) return x end
+local numbers = common.numbers
+local raised = common.raised
 
-local function numbers(count)
-  local items = {}
-  for i = 1, count do items[i] = i end
-  return items
-end
+local function identity(x) return x end
 
 --- An iterator over 1 .. count, which must not be asked again after its end.
 local function counter(count)
@@ -22,14 +20,6 @@ local function counter(count)
     ended = n > count
     return not ended and n or nil
   end
-end
-
-local function raised(kind, f, ...)
-  local ok, err = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_true(tidemill.is_error(err), tostring(err))
-  assert.equal(kind, err.kind)
-  return err
 end
 
 --- All that a stream yields, by place, each once.
