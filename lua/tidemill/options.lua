@@ -168,8 +168,6 @@ function options.defaults_of(given)
   return kept
 end
 
-local nothing = {}
-
 --- Does a table look like the options of a call?
 ---@return boolean
 function options.are_for_call(given)
@@ -193,7 +191,7 @@ function options.for_call(given, inherited, where, level)
   check_rules(where, given, call_rules, level + 1)
   if next(inherited) == nil then return given end
   local all = {}
-  for name, value in pairs(inherited or nothing) do all[name] = value end
+  for name, value in pairs(inherited) do all[name] = value end
   for name, value in pairs(given) do all[name] = value end
   return all
 end

@@ -297,7 +297,7 @@ int tide_jobs_wait(struct tide_lua_pool *owner, lua_State *L,
                    const struct tide_lua_job *job, uint64_t deadline_ns)
 {
     int status = wait(owner, L, job, deadline_ns);
-    if (owner->external && owner->pool != NULL)
+    if (owner->pool != NULL && owner->pool->is_external)
         tide_pool_arm(owner->pool);
     return status;
 }

@@ -446,7 +446,7 @@ void tide_jobs_step_with(struct tide_lua_pool *owner, lua_State *L,
     } while (failed);
     if (owner->closed && owner->jobs == NULL)
         tide_pool_close(owner->pool);
-    if (owner->external)
+    if (owner->pool->is_external)
         tide_pool_arm(owner->pool);
 }
 

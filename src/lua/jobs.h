@@ -70,7 +70,6 @@ struct tide_lua_pool {
     int at;    /* stack index of the table of active jobs, in this C function */
     int busy;  /* inside a step: a hook must not come back in */
     int ended; /* every job was failed: what still arrives is nobody's */
-    int external;       /* an event loop waits, see tide_pool_fd() */
     int closed;         /* takes no new job */
     int terminated;     /* by the script */
     int owns_host;      /* its supervisor is there for it alone */

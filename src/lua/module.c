@@ -248,7 +248,6 @@ static int core_fd(lua_State *L)
     int fd = owner->pool != NULL ? tide_pool_fd(owner->pool, &err) : -1;
     if (fd < 0)
         return luaL_error(L, "cannot make a descriptor: %s", err.text);
-    owner->external = 1;
     tide_pool_arm(owner->pool);
     lua_pushnumber(L, fd);
     return 1;
