@@ -3,6 +3,7 @@
 local check = require "tidemill.check"
 local columns = require "tidemill.columns"
 local core = require "tidemill.core"
+local crew = require "tidemill.crew"
 local errors = require "tidemill.errors"
 local pool = require "tidemill.pool"
 local range = require "tidemill.range"
@@ -89,7 +90,7 @@ function tidemill.register(name, metatable)
   check.type("tidemill.register", "metatable", metatable, "table", 2)
   if name == "" then check.fail("tidemill.register", "name must not be empty", 2) end
   core.register(name, metatable)
-  pool.classes[name] = metatable
+  crew.classes[name] = metatable
 end
 
 --- Processors this process may use: affinity and cgroup quota; at least 1.

@@ -1,8 +1,8 @@
 --- Pools: the methods a script calls.
 
 local check = require "tidemill.check"
-local command = require "tidemill.command"
 local core = require "tidemill.core"
+local crew = require "tidemill.crew"
 local errors = require "tidemill.errors"
 local functions = require "tidemill.functions"
 local options = require "tidemill.options"
@@ -14,7 +14,7 @@ local source = require "tidemill.source"
 local stream = require "tidemill.stream"
 local waiting = require "tidemill.waiting"
 
-local pool = { classes = {} } -- registered metatables by name; every new worker gets them
+local pool = {}
 
 ---@class tidemill.Pool
 ---@field processes integer  workers it should have
@@ -29,49 +29,6 @@ local Pool_mt = { __index = Pool, __name = "tidemill.Pool" }
 
 -- ---- making ----
 
-local hidden_now -- what the codec hides at the moment
-
-local function hide(names)
-  if names ~= hidden_now then
-    core.hide_globals(names)
-    hidden_now = names
-  end
-end
-
---- What a worker starts with: see the top of src/lua/worker.c.
-local function config_of(given)
-  local where = {
-    path = package.path, cpath = package.cpath, cwd = core.cwd(),
-    preload = given.preload, name = given.name,
-    classes = not given.inherit and pool.classes or nil,
-    maxtasksperchild = given.maxtasksperchild, max_rss = given.max_rss,
-    memory_limit = given.memory_limit,
-  }
-  local args = given.initargs or {}
-  hide(nil)
-  core.plain_classes(true)
-  local ok, head = pcall(core.message, where)
-  core.plain_classes(false)
-  if not ok then error(head, 0) end
-  return head .. core.message(given.initializer, unpack(args, 1, args.n or #args))
-end
-
-local function raise_start(failure)
-  if type(failure) == "table" then
-    failure.kind = "init"
-    error(errors.new(failure), 0)
-  end
-  error(errors.new { kind = "broken", message = "cannot start the pool: " .. failure }, 0)
-end
-
---- The script's globals, which workers that inherit them need not be sent.
-local function all_globals(names)
-  for name in pairs(_G) do
-    if type(name) == "string" then names[name] = true end
-  end
-  return names
-end
-
 local weak = { __mode = "k" }
 
 --- Make a pool; see `tidemill.pool`.
@@ -80,21 +37,7 @@ local weak = { __mode = "k" }
 ---@return tidemill.Pool
 function pool.new(given, where)
   local normal = options.for_pool(given, where, 3)
-  local hidden
-  if normal.initializer then
-    hidden = {}
-    core.assigned_globals(normal.initializer, hidden)
-  end
-  local way = normal.inherit and "inherit" or normal.start_method or "fork"
-  if way == "inherit" then
-    hidden = all_globals(hidden or {})
-  else
-    core.start(way == "spawn" and command.find(where, 3) or nil)
-  end
-  local wait = normal.initializer ~= nil or normal.preload ~= nil
-  local handle, failure = core.open(normal.processes, config_of(normal), wait, way)
-  if not handle then raise_start(failure) end
-  if normal.seed then core.seed(handle, normal.seed) end
+  local handle, hidden = crew.start(normal, where, 3)
   return setmetatable({
     processes = normal.processes, name = normal.name, _core = handle, _hidden = hidden,
     _defaults = options.defaults_of(normal), _watch = waiting.new_watch(),
@@ -137,7 +80,7 @@ local function start(self, method, f, items, given, flags, level, combine)
   check_open(self, method)
   if iterator then flags = flags + core.LAZY end
   if given.errors == "collect" then flags = flags + core.COLLECT end
-  hide(self._hidden)
+  crew.hide(self._hidden)
   return core.submit(self._core, f, combine, list, total, flags, given.chunksize or 0, first, step,
     given.timeout, given.retries, given.retry_errors, given.buffer), given, iterator
 end
@@ -234,7 +177,7 @@ local function start_call(self, method, f, args, given)
   check.type("pool:" .. method, "args", args, "table/nil", 3)
   given = options.for_call(given, self._defaults, "pool:" .. method, 3)
   check_open(self, method)
-  hide(self._hidden)
+  crew.hide(self._hidden)
   local flags = core.EAGER + core.UNPACK + core.ALL
   return core.submit(self._core, f, nil, args or no_args, 1, flags, 1, nil, nil, given.timeout,
     given.retries, given.retry_errors), given
@@ -392,7 +335,7 @@ function Pool:broadcast(f, ...)
   check_self(self, "broadcast")
   f = check_function("broadcast", f, "f", 2)
   check_open(self, "broadcast")
-  hide(self._hidden)
+  crew.hide(self._hidden)
   local defaults, args = self._defaults, { n = select("#", ...), ... }
   local flags = core.EAGER + core.UNPACK + core.BROADCAST
   local job = core.submit(self._core, f, nil, args, self.processes, flags, 1, nil, nil,

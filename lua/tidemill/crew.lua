@@ -1,0 +1,79 @@
+--- How the workers of a pool start: what they are given, and what they have of their own.
+
+local command = require "tidemill.command"
+local core = require "tidemill.core"
+local errors = require "tidemill.errors"
+
+local crew = { classes = {} } -- registered metatables by name; every new worker gets them
+
+local hidden_now -- what the codec hides at the moment
+
+--- Have the codec leave these globals to the workers; nil for none.
+---@param names? table<string, true>
+function crew.hide(names)
+  if names ~= hidden_now then
+    core.hide_globals(names)
+    hidden_now = names
+  end
+end
+
+--- What a worker starts with: see the top of src/lua/worker.c.
+local function config_of(given)
+  local where = {
+    path = package.path, cpath = package.cpath, cwd = core.cwd(),
+    preload = given.preload, name = given.name,
+    classes = not given.inherit and crew.classes or nil,
+    maxtasksperchild = given.maxtasksperchild, max_rss = given.max_rss,
+    memory_limit = given.memory_limit,
+  }
+  local args = given.initargs or {}
+  crew.hide(nil)
+  core.plain_classes(true)
+  local ok, head = pcall(core.message, where)
+  core.plain_classes(false)
+  if not ok then error(head, 0) end
+  return head .. core.message(given.initializer, unpack(args, 1, args.n or #args))
+end
+
+local function raise_start(failure)
+  if type(failure) == "table" then
+    failure.kind = "init"
+    error(errors.new(failure), 0)
+  end
+  error(errors.new { kind = "broken", message = "cannot start the pool: " .. failure }, 0)
+end
+
+--- The script's globals, which workers that inherit them need not be sent.
+local function all_globals(names)
+  for name in pairs(_G) do
+    if type(name) == "string" then names[name] = true end
+  end
+  return names
+end
+
+--- Start the workers of a new pool. Raises kind `"init"` or `"broken"`.
+---@param given tidemill.PoolOptions  checked and complete
+---@param where string   the function to name in errors
+---@param level integer  as for error()
+---@return userdata handle
+---@return table<string, true>? hidden  globals that are not sent: the workers have their own
+function crew.start(given, where, level)
+  local hidden
+  if given.initializer then
+    hidden = {}
+    core.assigned_globals(given.initializer, hidden)
+  end
+  local way = given.inherit and "inherit" or given.start_method or "fork"
+  if way == "inherit" then
+    hidden = all_globals(hidden or {})
+  else
+    core.start(way == "spawn" and command.find(where, level + 1) or nil)
+  end
+  local wait = given.initializer ~= nil or given.preload ~= nil
+  local handle, failure = core.open(given.processes, config_of(given), wait, way)
+  if not handle then raise_start(failure) end
+  if given.seed then core.seed(handle, given.seed) end
+  return handle, hidden
+end
+
+return crew
