@@ -7,7 +7,7 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14; older ones refuse it */
 #endif
 
-enum { PAGE_BYTES = 4096 };
+enum { PAGE_BYTES = 4096, HUGE_MIN_BYTES = 4 << 20 };
 
 int tide_pages_are_missing(const void *at, size_t size)
 {
@@ -27,6 +27,11 @@ void tide_pages_make(void *at, size_t size)
     size_t pages = (size - before) / PAGE_BYTES;
     bytes += before;
     /* Going through pages that are there costs about as much as writing to them. */
-    if (tide_pages_are_missing(bytes, pages * PAGE_BYTES))
-        madvise(bytes, pages * PAGE_BYTES, MADV_POPULATE_WRITE);
+    if (!tide_pages_are_missing(bytes, pages * PAGE_BYTES))
+        return;
+    /* Zeroing is then most of what it costs. A small part of a mapping is left as it
+     * is: advice of its own would make it a mapping of its own. */
+    if (pages * PAGE_BYTES >= HUGE_MIN_BYTES)
+        madvise(bytes, pages * PAGE_BYTES, MADV_HUGEPAGE);
+    madvise(bytes, pages * PAGE_BYTES, MADV_POPULATE_WRITE);
 }
