@@ -129,6 +129,7 @@ describe("a task", function()
       { setmetatable({}, { __tostring = function() return {} end }) },
       { setmetatable({}, { __tostring = function() error "never" end }) },
       { setmetatable({ x = 1 }, { __tostring = function(e) return "x is " .. e.x end }), "x is 1" },
+      { { message = "mine" }, "mine" }, { { message = {} } },
       { tidemill }, { ("x"):rep(1000000), ("x"):rep(1000000) }, { 5LL, "5LL" },
     }
     tidemill.with(1, function(pool)

@@ -2,8 +2,11 @@
 
 local errors = {}
 
+---@alias tidemill.ErrorKind
+---| "task"|"worker"|"timeout"|"cancelled"|"terminated"|"closed"|"encode"|"decode"|"broken"|"init"
+
 ---@class tidemill.Error
----@field kind "task"|"worker"|"timeout"|"terminated"|"closed"|"encode"|"decode"|"broken"|"init"
+---@field kind tidemill.ErrorKind
 ---@field message string
 ---@field traceback? string  the worker's, with the script's file and line
 ---@field value? any         what the job raised, whatever its type

@@ -2,11 +2,21 @@
 
 #include <lauxlib.h>
 
-/* tostring() for lua_pcall(). */
+/* Push the field `message` of the table at 1 if it has such a text. */
+static int get_message(lua_State *L)
+{
+    if (!lua_istable(L, 1))
+        return 0;
+    lua_pushliteral(L, "message");
+    lua_rawget(L, 1);
+    return lua_type(L, -1) == LUA_TSTRING;
+}
+
+/* tostring() for lua_pcall(), where a table says no more than its address. */
 static int call_tostring(lua_State *L)
 {
     lua_settop(L, 1);
-    if (!luaL_callmeta(L, 1, "__tostring")) {
+    if (!luaL_callmeta(L, 1, "__tostring") && !get_message(L)) {
         lua_getglobal(L, "tostring");
         lua_pushvalue(L, 1);
         lua_call(L, 1, 1);
