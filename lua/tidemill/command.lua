@@ -15,12 +15,14 @@ local function directory_of(path)
   return path:match "^(.*)/[^/]*$" or "."
 end
 
---- Beside this module: in a build tree, and where a prefix has lib/lua/5.1 and bin.
+--- Beside this module: in a build tree, and where a prefix has bin and lib/lua/5.1, or with a
+--- directory more if its libraries are apart by architecture.
 local function near_module()
   local module = package.searchpath("tidemill", package.cpath)
   if not module then return nil end
   local directory = directory_of(module)
   return exists(directory .. "/tidemill") or exists(directory .. "/../../../bin/tidemill")
+    or exists(directory .. "/../../../../bin/tidemill")
 end
 
 local function on_path()
