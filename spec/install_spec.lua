@@ -19,7 +19,7 @@ local function has(prefix, path)
   return (io.open(prefix .. "/" .. path) or error("not installed: " .. path, 2)):close()
 end
 
--- Programs that link with a sanitized library would have to be sanitized, too.
+-- Programs that load a sanitized library would have to be sanitized, too.
 if (os.getenv "LD_PRELOAD" or ""):find("asan", 1, true) then return end
 
 describe("an installation", function()
@@ -92,5 +92,26 @@ describe("an installation", function()
     run(prefix, ("mkdir moved && cp -r include %s moved && rm moved/%s/libtidemill.so*")
       :format(library_directory, library_directory))
     host("moved", "--static")
+  end)
+end)
+
+describe("the module, in a Lua that it cannot run in,", function()
+  --- The one line that a program says when it requires the module from the build tree.
+  local function refusal(program, code)
+    local line = [[%s -e 'package.cpath = "%s/?.so" %s require "tidemill"']]
+    local out, err, status = shell.run(line:format(program, shell.build, code))
+    assert.equal("", out)
+    assert.equal(1, status)
+    return err:match "[^\n]+"
+  end
+
+  it("says that PUC Lua is not enough", function()
+    assert.equal("lua5.1: tidemill needs LuaJIT 2.1 or later, and this is Lua 5.1",
+      refusal("lua5.1", ""))
+  end)
+
+  it("says that it needs the ffi library", function()
+    assert.is_truthy(refusal("luajit", "package.preload.ffi = function() error \"no ffi\" end")
+      :find("tidemill needs LuaJIT with its ffi library: .*no ffi"))
   end)
 end)

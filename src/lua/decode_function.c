@@ -7,6 +7,7 @@
  */
 #include "lua/decoder.h"
 #include "lua/factory.h"
+#include "lua/runtime.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>

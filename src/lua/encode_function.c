@@ -5,6 +5,8 @@
  */
 #include "lua/encoder.h"
 
+#include "lua/runtime.h"
+
 #include <string.h>
 
 static int dump_part(lua_State *L, const void *part, size_t size, void *context)

@@ -1,5 +1,7 @@
 #include "lua/errors.h"
 
+#include "lua/runtime.h"
+
 #include <lauxlib.h>
 
 /* Push the field `message` of the table at 1 if it has such a text. */

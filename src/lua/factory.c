@@ -17,6 +17,7 @@
 #include "lua/factory.h"
 
 #include "lua/reader.h"
+#include "lua/runtime.h"
 
 #include <lauxlib.h>
 

@@ -9,6 +9,7 @@
 #include "base/cpu.h"
 #include "lua/errors.h"
 #include "lua/job_parts.h"
+#include "lua/runtime.h"
 #include "lua/worker.h"
 
 #include <lauxlib.h>

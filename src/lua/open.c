@@ -1,4 +1,5 @@
 #include "lua/module.h"
+#include "lua/runtime.h"
 #include "lua/state.h"
 #include "tidemill.h"
 
@@ -6,6 +7,7 @@
 
 int luaopen_tidemill(lua_State *L)
 {
+    tide_runtime_check(L);
     tide_state_register(L);
     /* Not through require: that is what is running for this very name. */
     lua_getglobal(L, "package");
