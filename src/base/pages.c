@@ -1,6 +1,8 @@
 #include "base/pages.h"
 
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -34,4 +36,21 @@ void tide_pages_make(void *at, size_t size)
     if (pages * PAGE_BYTES >= HUGE_MIN_BYTES)
         madvise(bytes, pages * PAGE_BYTES, MADV_HUGEPAGE);
     madvise(bytes, pages * PAGE_BYTES, MADV_POPULATE_WRITE);
+}
+
+int tide_pages_are_huge_on_request(void)
+{
+    static int known; /* 1: no, 2: yes */
+    char text[128] = "";
+    if (known != 0)
+        return known - 1;
+    FILE *file =
+        fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+    if (file != NULL) {
+        if (fgets(text, sizeof text, file) == NULL)
+            text[0] = '\0';
+        fclose(file);
+    }
+    known = strstr(text, "[advise]") != NULL ? 2 : 1;
+    return known - 1;
 }

@@ -19,4 +19,7 @@ int tide_pages_are_missing(const void *at, size_t size);
  */
 void tide_pages_make(void *at, size_t size);
 
+/** Does the system make huge pages for shared memory if MADV_HUGEPAGE asks for it? */
+int tide_pages_are_huge_on_request(void);
+
 #endif

@@ -82,6 +82,26 @@ int tide_arena_attach(struct tide_arena *arena, int fd, size_t size,
     return map(arena, fd, err);
 }
 
+void tide_arena_keep(struct tide_arena *arena, int fd)
+{
+    struct stat file;
+    if (fstat(fd, &file) != 0)
+        return;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    arena->device = file.st_dev;
+    arena->inode = file.st_ino;
+    arena->fd = fd;
+}
+
+uint64_t tide_arena_resident(const struct tide_arena *arena)
+{
+    const uint64_t stat_block_bytes = 512;
+    struct stat file;
+    if (!has_descriptor(arena) || fstat(arena->fd, &file) != 0)
+        return 0;
+    return (uint64_t)file.st_blocks * stat_block_bytes;
+}
+
 void tide_arena_destroy(struct tide_arena *arena)
 {
     if (arena->base != NULL)

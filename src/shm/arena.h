@@ -35,6 +35,12 @@ int tide_arena_create(struct tide_arena *arena, size_t size,
 int tide_arena_attach(struct tide_arena *arena, int fd, size_t size,
                       struct tide_error *err);
 
+/** The descriptor of an attached arena, above 2: from now on it is the arena's. */
+void tide_arena_keep(struct tide_arena *arena, int fd);
+
+/** Bytes of memory it takes now; 0 if that cannot be told. */
+uint64_t tide_arena_resident(const struct tide_arena *arena);
+
 /** Unmap and close. The memory is gone when the last process has done so. */
 void tide_arena_destroy(struct tide_arena *arena);
 

@@ -309,6 +309,51 @@ void tide_heap_open(struct tide_heap *heap, const struct tide_arena *arena,
     }
 }
 
+void tide_region_visit(const struct tide_arena *arena,
+                       struct tide_region *region,
+                       void (*visit)(uint64_t offset, void *context),
+                       void *context)
+{
+    uint64_t top = atomic_load_explicit(&region->top, memory_order_acquire);
+    for (uint64_t at = region->first; at < top;) {
+        struct block *block = block_at(arena, at);
+        if (block->class_index >= TIDE_HEAP_CLASSES)
+            return;
+        if (atomic_load_explicit(&block->state, memory_order_acquire) == USED)
+            visit(at + HEADER_BYTES, context);
+        at += class_bytes(block->class_index);
+    }
+}
+
+/* The owner is dead, so nothing leaves the stack. Who returns a block says so first,
+ * and no more when it is on the stack: so that is asked first, and the stack looked
+ * at then. */
+static void audit_block(const struct tide_arena *arena,
+                        struct tide_region *region, uint64_t at,
+                        int (*is_needed)(uint64_t offset))
+{
+    _Atomic uint32_t *state = &block_at(arena, at)->state;
+    uint32_t seen = atomic_load(state);
+    if ((seen == USED || seen == GIVEN) && !is_needed(at + HEADER_BYTES) &&
+        (seen == USED || !on_return_stack(arena, region, at)))
+        atomic_compare_exchange_strong(state, &seen, FREE);
+}
+
+void tide_region_audit(const struct tide_arena *arena,
+                       struct tide_region *region,
+                       int (*is_needed)(uint64_t offset))
+{
+    uint64_t top = atomic_load_explicit(&region->top, memory_order_acquire);
+    tide_region_settle(arena, region, 0);
+    for (uint64_t at = region->first; at < top;) {
+        uint32_t index = block_at(arena, at)->class_index;
+        if (index >= TIDE_HEAP_CLASSES)
+            return;
+        audit_block(arena, region, at, is_needed);
+        at += class_bytes(index);
+    }
+}
+
 uint64_t tide_block_capacity(const struct tide_arena *arena, uint64_t offset)
 {
     if (!is_block(arena, offset - HEADER_BYTES))

@@ -87,6 +87,26 @@ void tide_region_return(const struct tide_arena *arena,
 void tide_region_settle(const struct tide_arena *arena,
                         struct tide_region *region, uint64_t published);
 
+/**
+ * Call `visit` with each block in use, from any process; it may free it. What is
+ * being allocated or freed meanwhile may be seen or not.
+ */
+void tide_region_visit(const struct tide_arena *arena,
+                       struct tide_region *region,
+                       void (*visit)(uint64_t offset, void *context),
+                       void *context);
+
+/**
+ * Free what a dead owner's region has lost: blocks in use that nobody knows of, and
+ * those of which a process died that was about to return them. The owner's part,
+ * done for it; others may return blocks at the same time.
+ *
+ * @param is_needed  is this block known, or is a living process about to return it?
+ */
+void tide_region_audit(const struct tide_arena *arena,
+                       struct tide_region *region,
+                       int (*is_needed)(uint64_t offset));
+
 /** Bytes that the block at `offset` can hold; 0 if there is none in use. */
 uint64_t tide_block_capacity(const struct tide_arena *arena, uint64_t offset);
 

@@ -1,11 +1,14 @@
 #include "shm/wake.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* No FUTEX_PRIVATE_FLAG: the word lies in memory that processes share. */
@@ -13,6 +16,18 @@
 void tide_futex_wait(_Atomic uint32_t *word, uint32_t value)
 {
     syscall(SYS_futex, word, FUTEX_WAIT, value, NULL, NULL, 0);
+}
+
+void tide_futex_wait_until(_Atomic uint32_t *word, uint32_t value,
+                           uint64_t deadline_ns)
+{
+    const uint64_t ns_per_s = 1000 * 1000 * 1000;
+    struct timespec until = { .tv_sec = (time_t)(deadline_ns / ns_per_s),
+                              .tv_nsec = (long)(deadline_ns % ns_per_s) };
+    /* Unlike FUTEX_WAIT it takes a point of the monotonic clock. */
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, value,
+            deadline_ns == TIDE_FOREVER ? NULL : &until, NULL,
+            FUTEX_BITSET_MATCH_ANY);
 }
 
 void tide_futex_wake(_Atomic uint32_t *word)

@@ -26,6 +26,10 @@ static inline void tide_pause(void)
 /** Sleep while `*word` is `value`; may return early, for any reason or none. */
 void tide_futex_wait(_Atomic uint32_t *word, uint32_t value);
 
+/** The same, until a deadline of tide_now_ns() at most. */
+void tide_futex_wait_until(_Atomic uint32_t *word, uint32_t value,
+                           uint64_t deadline_ns);
+
 /** Wake every process that sleeps on `word`. */
 void tide_futex_wake(_Atomic uint32_t *word);
 
