@@ -14,7 +14,7 @@
  *   one that forks a copy  tide_commons_reserve, _cancel; the copy: _become
  *   a fresh child          tide_commons_leave_behind, _set_heir
  *   supervisor             tide_commons_reaped, once it has reaped and reclaimed
- *   host                   tide_commons_sweep, _inherit
+ *   host                   tide_crew_opened, _settled, _closed, tide_deaths_now
  *
  * A process has an entry from its first touch of an object until it is dead: a
  * number, memory to allocate from, a futex to sleep on. It is single-threaded as
@@ -22,16 +22,16 @@
  * while it holds the robust mutex `life`: the system marks that at the very death,
  * also of a process that nobody has reaped.
  *
- *   Entry               By             When
- *   FREE    -> ALIVE    process        enters: takes the lowest, locks `life`
- *   FREE    -> RESERVED its parent     is about to fork a copy of itself
- *   RESERVED -> ALIVE   the copy       becomes it
- *   ALIVE   -> DEAD     the system     the process ends, however
- *   DEAD    -> FREE     any, or heir   buries: its holds are let go, its region is
- *                                      put in order for the next owner
+ *   Entry                By            When
+ *   FREE     -> TAKEN    process       joins: locks `life`, takes the entry
+ *   FREE     -> RESERVED its parent    is about to fork a copy of itself
+ *   RESERVED -> TAKEN    the copy      becomes it
+ *   RESERVED -> FREE     its parent    cancels; any, if the parent is dead
+ *   TAKEN    -> FREE     any, or heir  the process is dead and buried: its holds
+ *                                      are let go, its region is in order
  *
  * A worker has an heir, the host of its pool: what it has sent may name objects
- * that nobody else holds yet. So as long as the heir lives it alone buries: when the
+ * that nobody else holds yet. So while the heir lives it alone buries: when the
  * worker was reaped, and all has been taken in that it had sent before.
  */
 #ifndef TIDE_SHARE_COMMONS_H
@@ -52,31 +52,44 @@ enum {
     TIDE_FIRST_ENTRY = 1     /* of the process that made the commons */
 };
 
+enum tide_entry_state {
+    TIDE_ENTRY_FREE,
+    TIDE_ENTRY_RESERVED,
+    TIDE_ENTRY_TAKEN
+};
+
+/** A process for good: an entry, and which of those that had it. */
+struct tide_who {
+    uint32_t entry;
+    uint32_t incarnation;
+};
+
 /** What the commons hold of a process. */
 struct tide_entry {
     alignas(64) pthread_mutex_t life;
+    _Atomic uint32_t state;       /* enum tide_entry_state */
+    _Atomic uint32_t incarnation; /* changes when it is taken and when buried */
     _Atomic int32_t pid;
-    _Atomic uint32_t incarnation; /* counts the processes that had this entry */
-    _Atomic uint32_t state;       /* see commons.c */
-    _Atomic uint32_t heir;        /* an entry, or 0 */
-    _Atomic uint32_t heir_incarnation;
     _Atomic uint32_t reaped;
-    _Atomic uint64_t giving; /* the block it is handing back, see object.c */
     /* What it sleeps on. Others change `bell` to wake it; `ticket` is its own, for
      * whoever keeps waiters in order. */
     alignas(64) _Atomic uint32_t bell;
+    uint32_t crew; /* of a worker: the pool, as its heir numbers them */
     _Atomic uint64_t ticket;
-    struct tide_region region;
+    struct tide_who heir;    /* of a worker; constant while TAKEN */
+    struct tide_who parent;  /* while RESERVED */
+    _Atomic uint64_t giving; /* the block it is handing back: memory.c */
+    alignas(64) struct tide_region region;
 };
 
-/** This process's view. Read only, by way of the functions below. */
+/** This process's view; written by this room only. */
 struct tide_commons {
     struct tide_arena arena; /* base NULL: there are none */
     struct tide_entry *entries;
     struct tide_object *objects;
     uint32_t self; /* our entry, 0 before tide_commons_enter() */
-    uint32_t entry_max;
-    uint32_t object_max;
+    uint32_t entry_count;
+    uint32_t object_count;
 };
 extern struct tide_commons tide_commons;
 
@@ -91,14 +104,14 @@ int tide_commons_open(struct tide_error *err);
 /** Map the commons behind `fd`, which becomes ours; in an executed process. */
 int tide_commons_attach(int fd, size_t size, struct tide_error *err);
 
-/** Be there: claim an entry, and bury who is dead if none is free. */
+/** As tide_commons_enter(), for a process that is not there yet. */
 int tide_commons_join(struct tide_error *err);
 
 /**
- * To be called first by whatever touches objects.
+ * To be called first by whatever touches objects: have an entry.
  *
- * @return TIDE_OK; TIDE_ESYS: there are no commons; TIDE_ENOMEM: more than a
- *         thousand processes are in them
+ * @return TIDE_OK; TIDE_ESYS: there are no commons; TIDE_ENOMEM: more processes
+ *         are in them than there is room for
  */
 static inline int tide_commons_enter(struct tide_error *err)
 {
@@ -121,16 +134,21 @@ uint64_t tide_commons_resident(void);
 
 /* ---- processes ---- */
 
-/**
- * Is the process that had this entry as `incarnation` still alive? Two loads, no
- * system call; exact, also for zombies.
- */
-int tide_entry_is_alive(uint32_t entry, uint32_t incarnation);
-
-/** The incarnation that an entry has now. */
-static inline uint32_t tide_entry_incarnation(uint32_t entry)
+/** Who has this entry now. */
+static inline struct tide_who tide_entry_who(uint32_t entry)
 {
-    return atomic_load(&tide_commons.entries[entry].incarnation);
+    struct tide_who who = { entry, 0 };
+    who.incarnation = atomic_load(&tide_commons.entries[entry].incarnation);
+    return who;
+}
+
+/** Is it still alive? A few loads; exact, a zombie is dead. Never of entry 0. */
+int tide_entry_is_alive(struct tide_who who);
+
+/** What our bell reads now; after tide_commons_enter(), as all below. */
+static inline uint32_t tide_entry_listen(void)
+{
+    return atomic_load(&tide_commons.entries[tide_commons.self].bell);
 }
 
 /**
@@ -139,55 +157,62 @@ static inline uint32_t tide_entry_incarnation(uint32_t entry)
  */
 void tide_entry_sleep(uint32_t heard, uint64_t deadline_ns);
 
-/** What our bell reads now. */
-static inline uint32_t tide_entry_listen(void)
-{
-    return atomic_load(&tide_commons.entries[tide_commons.self].bell);
-}
-
 /** Change the bell of an entry and wake its process. */
 void tide_entry_ring(uint32_t entry);
 
 /* ---- forks ---- */
 
 /**
- * Have an entry for a copy of this process that is about to be forked: it holds
- * from this moment on whatever this process holds.
+ * Have an entry for a copy of this process that is about to be forked: from this
+ * moment on it holds whatever this process holds.
  *
- * @return the entry; 0 if there is nothing to hold, or no commons or room
+ * @return the entry; 0 if there is nothing to hold, or no room
  */
 uint32_t tide_commons_reserve(void);
 
-/** The fork failed, or the child has died before it could become its entry. */
+/** The fork failed, or the copy died before it became its entry. 0 is ignored. */
 void tide_commons_cancel(uint32_t entry);
 
-/** In the copy: go on as `entry`, with what it holds. 0: as one that has none. */
+/** In the copy: go on as `entry`, with what it holds. */
 void tide_commons_become(uint32_t entry);
 
-/** In a fresh process: what its parent held was the parent's. */
+/** In a child that is no copy: what its parent holds is the parent's. */
 void tide_commons_leave_behind(void);
 
-/** In a worker: the entry of its host, and of which incarnation. */
-void tide_commons_set_heir(uint32_t entry, uint32_t incarnation);
+/** In a worker, before it enters: who its host is, and what its pool's number. */
+void tide_commons_set_heir(struct tide_who host, uint32_t crew);
+
+/** This process, for tide_commons_set_heir() of its workers; may enter. */
+struct tide_who tide_commons_self(void);
 
 /* ---- deaths ---- */
 
-/** A child is reaped and what it had finished has been handed over. */
+/** A child is reaped, and what it had finished has been handed over. */
 void tide_commons_reaped(pid_t pid);
 
-/**
- * Has one of our workers been reaped since the last tide_commons_inherit()? If so,
- * call that as soon as all has been taken in that was handed over before this call.
- */
-int tide_commons_has_graves(void);
+/** A pool is there; its number is unique among those this process ever had. */
+void tide_crew_opened(uint32_t crew);
+
+/** How many deaths there were: to be asked before outcomes are taken in. */
+struct tide_deaths {
+    uint32_t told;   /* changes with each */
+    uint32_t ticket; /* of the last one that may have been handed over before */
+};
+struct tide_deaths tide_deaths_now(void);
 
 /**
- * Bury our dead workers: those that tide_commons_has_graves() knew of; or all, if
- * nothing that any of them has sent is left (`all`).
+ * Everything has been taken in from this pool that had been handed over at
+ * `before`: bury those of its workers that were reaped by then.
  */
-void tide_commons_inherit(int all);
+void tide_crew_settled(uint32_t crew, struct tide_deaths before);
 
-/** Bury the dead that have no living heir. For who waits, or is short of room. */
+/** The pool is no more, and nothing of it is taken in any more. */
+void tide_crew_closed(uint32_t crew);
+
+/**
+ * Bury the dead whom no living heir will bury. For who waits, or lacks room; making
+ * and dropping objects does it too.
+ */
 void tide_commons_sweep(void);
 
 #endif
