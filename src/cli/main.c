@@ -1,35 +1,23 @@
 /*
  * The `tidemill` command: a client of the library. It alone prints, exits and
- * installs a signal handler.
- *
- * Ctrl-C comes in three steps, each a fallback of the one before:
- *   1. a hook raises an error in the script at its next instruction, and again at
- *      every one after, so that no pcall() can swallow it; waits for workers end
- *      with EINTR and come back to the script
- *   2. a script that runs compiled code, which looks at no hook, or sits in a
- *      system call is ended by a timer: its output is written out, then _exit()
- * In either case one line is printed and the exit code is 130. The workers ignore
- * the signal; they end with this process.
+ * installs a signal handler (ending.c).
  */
-#include <errno.h>
 #include <getopt.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <luajit.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
-#include <unistd.h>
 
+#include "cli/ending.h"
 #include "lua/errors.h"
 #include "lua/state.h"
 #include "lua/worker.h"
 #include "tidemill.h"
 
-enum { EXIT_USAGE = 2, EXIT_INTERRUPTED = 130, PATIENCE_US = 100 * 1000 };
+enum { EXIT_USAGE = 2 };
 
 enum { OPTION_PROGRESS = 256 }; /* beside the letters */
 
@@ -54,76 +42,6 @@ static const char help_text[] =
     "Exit status: 0; 1 if the script raised, with its traceback; 2 for wrong\n"
     "usage; 130 after Ctrl-C; what os.exit() says.\n";
 
-static const char interrupted_line[] = "tidemill: interrupted\n";
-
-/* ---- Ctrl-C ---- */
-
-static lua_State *script_state;
-static volatile sig_atomic_t interrupted;
-static volatile sig_atomic_t reported; /* its line is printed */
-
-static void raise_interrupt(lua_State *L, lua_Debug *unused)
-{
-    (void)unused;
-    lua_pushliteral(L, "interrupted");
-    lua_error(L);
-}
-
-static void report_interrupt(void)
-{
-    if (reported)
-        return;
-    ssize_t written =
-        write(STDERR_FILENO, interrupted_line, sizeof interrupted_line - 1);
-    (void)written; /* there is nobody else to tell */
-    reported = 1;
-}
-
-/* The same where the timer may come between the line and the note of it. */
-static void report_in_peace(void)
-{
-    sigset_t alarm_set, before;
-    sigemptyset(&alarm_set);
-    sigaddset(&alarm_set, SIGALRM);
-    sigprocmask(SIG_BLOCK, &alarm_set, &before);
-    report_interrupt();
-    sigprocmask(SIG_SETMASK, &before, NULL);
-}
-
-static void on_alarm(int signal_number)
-{
-    (void)signal_number;
-    /* Without the lock, which the code we interrupted may hold. */
-    fflush_unlocked(stdout);
-    report_interrupt();
-    _exit(EXIT_INTERRUPTED);
-}
-
-static void on_interrupt(int signal_number)
-{
-    const struct itimerval patience = { .it_value = { .tv_usec =
-                                                          PATIENCE_US } };
-    (void)signal_number;
-    if (interrupted)
-        return;
-    interrupted = 1;
-    lua_sethook(script_state, raise_interrupt,
-                LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
-    setitimer(ITIMER_REAL, &patience, NULL);
-}
-
-static void catch_signals(void)
-{
-    struct sigaction interrupt = { .sa_handler = on_interrupt };
-    struct sigaction alarm_action = { .sa_handler = on_alarm };
-    struct sigaction before;
-    sigaction(SIGALRM, &alarm_action, NULL);
-    /* A shell's background job has it ignored, and shall keep it so. */
-    sigaction(SIGINT, NULL, &before);
-    if (before.sa_handler != SIG_IGN)
-        sigaction(SIGINT, &interrupt, NULL);
-}
-
 /* ---- running Lua ---- */
 
 /* Push where the error at 1 was raised, also if it has been raised again since. */
@@ -144,8 +62,23 @@ static void push_traceback(lua_State *L)
     luaL_traceback(L, L, NULL, 1);
 }
 
+/* Is the error at 1 of an item whose worker was killed because it wrote? */
+static int is_by_pipe(lua_State *L)
+{
+    int signal_number = 0;
+    if (lua_istable(L, 1)) {
+        lua_pushliteral(L, "signal");
+        lua_rawget(L, 1);
+        signal_number = (int)lua_tointeger(L, -1);
+        lua_pop(L, 1);
+    }
+    return signal_number == SIGPIPE && tide_ending_is_unread();
+}
+
 static int add_traceback(lua_State *L)
 {
+    if (is_by_pipe(L))
+        tide_ending_by_pipe();
     if (lua_type(L, 1) == LUA_TSTRING)
         lua_pushfstring(L, "%s\n", lua_tostring(L, 1));
     else if (luaL_callmeta(L, 1, "__tostring") && lua_isstring(L, -1))
@@ -166,11 +99,8 @@ static int call(lua_State *L, int argument_count)
     lua_insert(L, function);
     int failed = lua_pcall(L, argument_count, 0, function);
     lua_sethook(L, NULL, 0, 0);
-    if (interrupted) {
-        fflush(stdout);
-        report_in_peace();
-        return EXIT_INTERRUPTED;
-    }
+    if (tide_ending_is_asked())
+        return tide_ending_report();
     if (failed) {
         fflush(stdout);
         fprintf(stderr, "tidemill: %s\n", lua_tostring(L, -1));
@@ -341,20 +271,18 @@ int main(int argc, char **argv)
         struct tide_worker_ops ops = tide_lua_worker_ops();
         tide_supervisor_serve(&ops);
     }
+    atexit(tide_ending_check_output);
     int code = check_line(&line, argc, argv);
     if (code == EXIT_SUCCESS && !line.done) {
-        script_state = tide_state_new();
-        if (script_state == NULL) {
+        lua_State *L = tide_state_new();
+        if (L == NULL) {
             fputs("tidemill: out of memory\n", stderr);
             return EXIT_FAILURE;
         }
-        catch_signals();
-        code = run_all(script_state, &line, argc, argv);
-        lua_close(script_state);
+        tide_ending_catch(L);
+        code = run_all(L, &line, argc, argv);
+        lua_close(L);
     }
-    if (fflush(stdout) != 0 && code == EXIT_SUCCESS) {
-        fprintf(stderr, "tidemill: cannot write output: %s\n", strerror(errno));
-        code = EXIT_FAILURE;
-    }
+    tide_ending_follow();
     return code;
 }

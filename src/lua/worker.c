@@ -257,12 +257,24 @@ static void count_heap(struct tide_worker_record *record, lua_State *L)
                           memory_order_relaxed);
 }
 
+/* A job's output is no part of its result: that it was lost is said here, once. */
+static void write_output(const struct tide_worker_env *env)
+{
+    static int told;
+    if (__fpending(stdout) > 0)
+        fflush(stdout);
+    if (!ferror(stdout) || told)
+        return;
+    told = 1;
+    fprintf(stderr, "tidemill: worker %u (pid %d) cannot write its output\n",
+            env->index + 1, (int)getpid());
+}
+
 static void finish_slot(struct loop *loop, int urgent)
 {
     struct tide_worker_env *env = loop->env;
     struct tide_slot *slot = &env->board->slots[loop->slot];
-    if (__fpending(stdout) > 0)
-        fflush(stdout);
+    write_output(env);
     loop->now_ns = tide_now_ns();
     slot->reply.end_ns = loop->now_ns;
     count_work(&env->board->workers[env->index], slot);
