@@ -78,6 +78,15 @@ function processes.is_group_alive(group)
   return false
 end
 
+--- Has a session members that have not ended?
+function processes.is_session_alive(session)
+  for _, line in ipairs(list "cat /proc/[0-9]*/stat 2>/dev/null") do
+    local state, its_session = line:match "%) (%a) %d+ %d+ (%d+)"
+    if tonumber(its_session) == session and state ~= "Z" then return true end
+  end
+  return false
+end
+
 --- The name it gave itself; nil if there is no such process.
 function processes.name(pid)
   return (read(("/proc/%d/comm"):format(pid)) or ""):match "^(.-)\n"

@@ -79,6 +79,7 @@ int tide_child_become_supervisor(int keep)
         set_disposition(ignored[i], SIG_IGN);
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGCHLD);
+    sigaddset(&blocked, SIGCONT); /* goes on all the same */
     sigprocmask(SIG_SETMASK, &blocked, NULL);
     prctl(PR_SET_NAME, "tidemill-super");
     int kept = close_all_but(keep);

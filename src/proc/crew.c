@@ -331,13 +331,14 @@ static void bury(struct tide_crew *crew, uint32_t index, int status)
     tide_board_wake_all(&crew->board);
 }
 
-void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status)
+void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status,
+                         uint64_t now_ns)
 {
     if (WIFCONTINUED(status)) {
         tide_watch_on_continue(crew, index);
     } else if (!WIFSTOPPED(status)) {
         bury(crew, index, status);
-    } else if (!tide_watch_on_stop(crew, index)) {
+    } else if (!tide_watch_on_stop(crew, index, now_ns)) {
         tide_board_rouse(&crew->board, index);
         tide_board_wake_all(&crew->board);
     }

@@ -54,8 +54,9 @@ struct tide_office {
     struct tide_worker_ops ops;
     void *context;
     int channel;
-    int host_fd;  /* pidfd, -1 on a kernel without */
-    int child_fd; /* signalfd for SIGCHLD */
+    int host_fd;      /* pidfd, -1 on a kernel without */
+    int signal_fd;    /* of SIGCHLD and SIGCONT */
+    uint64_t seen_ns; /* when the loop last came round */
     struct tide_crew *crews;
 };
 
@@ -86,7 +87,8 @@ uint64_t tide_crew_fork_due(struct tide_office *office, struct tide_crew *crew,
                             uint64_t now_ns);
 
 /** waitpid(2) reports `status` of the process in place `index`. */
-void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status);
+void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status,
+                         uint64_t now_ns);
 
 /** Is every place ENDED, and will stay so? */
 int tide_crew_is_gone(const struct tide_crew *crew);

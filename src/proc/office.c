@@ -1,7 +1,11 @@
 /*
- * The supervisor's loop. All events come through one poll: the channel, SIGCHLD as
+ * The supervisor's loop. All events come through one poll: the channel, signals as
  * a signalfd, the host's pidfd, and the time of the next fork or look. Reaping
  * is complete (every zombie of this round) before anything is forked again.
+ *
+ * SIGCONT says that this process was stopped, and how long is what has passed since
+ * the last round. The time of a round is taken before signals are looked at: so it
+ * is either from before the stop, or the SIGCONT is there.
  *
  * What becomes of a crew and its places is told in crew.c. A crew whose places are
  * all ENDED is freed, and the host told GONE.
@@ -75,10 +79,9 @@ static void dismiss_gone(struct tide_office *office)
 }
 
 /* Do what is due; returns when the next thing is. */
-static uint64_t do_due(struct tide_office *office)
+static uint64_t do_due(struct tide_office *office, uint64_t now_ns)
 {
     uint64_t next_ns = TIDE_FOREVER;
-    uint64_t now_ns = tide_now_ns();
     for (struct tide_crew *crew = office->crews; crew; crew = crew->next) {
         uint64_t fork_ns = tide_crew_fork_due(office, crew, now_ns);
         uint64_t look_ns = tide_watch_look(crew, now_ns);
@@ -88,7 +91,7 @@ static uint64_t do_due(struct tide_office *office)
     return next_ns;
 }
 
-static void reap_all(struct tide_office *office)
+static void reap_all(struct tide_office *office, uint64_t now_ns)
 {
     int status;
     pid_t pid;
@@ -97,7 +100,7 @@ static void reap_all(struct tide_office *office)
             for (uint32_t i = 0; i < crew->manned; i++)
                 if (crew->places[i].state == TIDE_RUNNING &&
                     crew->places[i].pid == pid)
-                    tide_crew_take_note(crew, i, status);
+                    tide_crew_take_note(crew, i, status, now_ns);
 }
 
 /* ---- the loop ---- */
@@ -122,7 +125,7 @@ static void obey(struct tide_office *office, struct tide_crew *crew,
         tide_crew_resize(office, crew, message->count);
         break;
     case TIDE_MESSAGE_WATCH:
-        tide_watch_begin(crew, tide_now_ns());
+        tide_watch_begin(crew, office->seen_ns);
         break;
     case TIDE_MESSAGE_CANCEL:
         tide_watch_cut_off(crew, message->slot, message->sequence);
@@ -152,48 +155,62 @@ static void receive_all(struct tide_office *office)
     }
 }
 
-static void drain(int signal_fd)
+/* Take the signals that came. @return 1 if one says that we were stopped */
+static int take_signals(int signal_fd)
 {
     struct signalfd_siginfo info;
+    int was_stopped = 0;
     while (read(signal_fd, &info, sizeof info) > 0)
-        continue;
+        was_stopped |= info.ssi_signo == SIGCONT;
+    return was_stopped;
+}
+
+/* Take notice of what has happened until `now_ns`. */
+static void look_around(struct tide_office *office, uint64_t now_ns)
+{
+    if (take_signals(office->signal_fd))
+        for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
+            tide_watch_excuse(crew, now_ns - office->seen_ns);
+    office->seen_ns = now_ns;
+    reap_all(office, now_ns);
 }
 
 static void serve(struct tide_office *office)
 {
     struct pollfd fds[] = {
         { .fd = office->channel, .events = POLLIN },
-        { .fd = office->child_fd, .events = POLLIN },
+        { .fd = office->signal_fd, .events = POLLIN },
         { .fd = office->host_fd, .events = POLLIN },
     };
     for (;;) {
-        uint64_t next_ns = do_due(office);
-        dismiss_gone(office);
-        if (poll(fds, 3, tide_poll_timeout_ms(next_ns)) < 0)
-            continue; /* EINTR: continued after a stop */
+        uint64_t now_ns = tide_now_ns();
+        look_around(office, now_ns);
         if (fds[2].revents != 0)
             end_office(office);
-        if (fds[1].revents != 0)
-            drain(office->child_fd);
-        reap_all(office);
         if (fds[0].revents != 0)
             receive_all(office);
+        uint64_t next_ns = do_due(office, now_ns);
+        dismiss_gone(office);
+        if (poll(fds, 3, tide_poll_timeout_ms(next_ns)) < 0)
+            fds[0].revents = fds[2].revents = 0; /* EINTR: after a stop */
     }
 }
 
 void tide_office_run(const struct tide_worker_ops *ops, int channel, pid_t host)
 {
-    sigset_t child;
+    sigset_t watched;
     struct tide_office office = { .ops = *ops };
     office.channel = tide_child_become_supervisor(channel);
     /* End-of-file comes late if somebody holds a copy of the host's end. */
     office.host_fd = (int)syscall(SYS_pidfd_open, host, 0);
     if (getppid() != host)
         _exit(EXIT_FAILURE);
-    sigemptyset(&child);
-    sigaddset(&child, SIGCHLD);
-    office.child_fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (office.child_fd < 0)
+    sigemptyset(&watched);
+    sigaddset(&watched, SIGCHLD);
+    sigaddset(&watched, SIGCONT);
+    office.signal_fd = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
+    office.seen_ns = tide_now_ns();
+    if (office.signal_fd < 0)
         _exit(EXIT_FAILURE); /* the host sees end-of-file */
     if (office.ops.prepare != NULL)
         office.context = office.ops.prepare(office.ops.argument);

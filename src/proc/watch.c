@@ -22,6 +22,10 @@
  * Whoever dies is judged once more when it is reaped, with the item that it had:
  * had somebody sent SIGCONT between our look and SIGKILL, it is a plain death.
  *
+ * The terminal's Ctrl-Z stops the supervisor together with the workers. When it is
+ * continued, the time since its last look is nobody's: it is added to when each
+ * item was first seen.
+ *
  * A crew that stops kills all the same: SIGKILL needs no SIGCONT. While no crew has
  * timed work nothing here costs anything; see board_watch.c for how a watch ends.
  */
@@ -125,14 +129,14 @@ static void pursue(struct tide_place *place, enum tide_death_cause verdict,
 
 /* ---- events ---- */
 
-int tide_watch_on_stop(struct tide_crew *crew, uint32_t index)
+int tide_watch_on_stop(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
 {
     struct tide_place *place = &crew->places[index];
     if (place->watch.arrest == TIDE_AT_LARGE)
         place->watch.arrest = TIDE_HELD;
     if (place->watch.arrest != TIDE_CALLED)
         return 0;
-    enum tide_death_cause verdict = judge(crew, index, tide_now_ns());
+    enum tide_death_cause verdict = judge(crew, index, now_ns);
     if (verdict != TIDE_DEATH_PLAIN)
         execute(place, verdict);
     else
@@ -145,6 +149,13 @@ void tide_watch_on_continue(struct tide_crew *crew, uint32_t index)
     struct tide_watch *watch = &crew->places[index].watch;
     if (watch->arrest == TIDE_HELD)
         watch->arrest = TIDE_AT_LARGE;
+}
+
+void tide_watch_excuse(struct tide_crew *crew, uint64_t gap_ns)
+{
+    for (uint32_t i = 0; i < crew->manned; i++)
+        if (crew->places[i].watch.arrest != TIDE_KILLED)
+            crew->places[i].watch.since_ns += gap_ns;
 }
 
 enum tide_death_cause tide_watch_cause(const struct tide_crew *crew,

@@ -41,10 +41,13 @@ void tide_watch_cut_off(struct tide_crew *crew, uint32_t slot,
 uint64_t tide_watch_look(struct tide_crew *crew, uint64_t now_ns);
 
 /** A stop was reported. @return 1 if it was ours, and is settled */
-int tide_watch_on_stop(struct tide_crew *crew, uint32_t index);
+int tide_watch_on_stop(struct tide_crew *crew, uint32_t index, uint64_t now_ns);
 
 /** A stopped worker goes on. */
 void tide_watch_on_continue(struct tide_crew *crew, uint32_t index);
+
+/** The supervisor stood still so long, and with it whoever it watches. */
+void tide_watch_excuse(struct tide_crew *crew, uint64_t gap_ns);
 
 /** Why the worker died that was just reaped; before its slot is settled. */
 enum tide_death_cause tide_watch_cause(const struct tide_crew *crew,
