@@ -8,7 +8,8 @@
  *            fails: due later
  * RUNNING    -                  reclaim its slot,   - / it leaves by   SIGKILL,
  *                               wake all; then as   itself, when its   stays until
- *                               a vacancy (below)   slot is finished   reaped
+ *                               a vacancy (below)   slot is finished   reaped or
+ *                                                                      given up
  * ENDED      -                  -                   fork -> RUNNING    -
  *                                                   / -
  *
@@ -30,6 +31,7 @@
 
 #include "base/clock.h"
 #include "proc/child.h"
+#include "proc/still.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -43,7 +45,8 @@ enum {
     FUTILE_LIMIT = 8,             /* deaths in a row, besides one per worker */
     FIRST_DELAY_NS = 1000 * 1000, /* before the second replacement, doubling */
     LAST_DELAY_SHIFT = 10,        /* up to about a second */
-    SETTLED_NS = 1000 * 1000 * 1000
+    SETTLED_NS = 1000 * 1000 * 1000,
+    LAST_HOURS_NS = 250 * 1000 * 1000 /* between SIGKILL and giving up */
 };
 
 /* ---- a crew ---- */
@@ -99,10 +102,19 @@ void tide_crew_stop(struct tide_crew *crew)
     crew->stopping = 1;
     for (uint32_t i = 0; i < crew->manned; i++) {
         if (crew->places[i].state == TIDE_RUNNING)
-            kill(crew->places[i].pid, SIGKILL);
+            tide_crew_kill(crew, i);
         else
             crew->places[i].state = TIDE_ENDED;
     }
+}
+
+void tide_crew_kill(struct tide_crew *crew, uint32_t index)
+{
+    struct tide_place *place = &crew->places[index];
+    kill(place->pid, SIGKILL);
+    if (place->killed_ns == 0)
+        place->killed_ns = tide_now_ns();
+    crew->is_killing = 1;
 }
 
 /* ---- workers ---- */
@@ -329,6 +341,33 @@ static void bury(struct tide_crew *crew, uint32_t index, int status)
     tide_board_reclaim(&crew->board, &death);
     vacate(crew, index, status, useful);
     tide_board_wake_all(&crew->board);
+}
+
+/*
+ * A killed process may wait for a disk or a file server that does not answer, or be
+ * a zombie that a debugger holds. Nobody shall wait for it: it is buried as it is,
+ * and reaped whenever it ends, when nobody knows its pid any more.
+ */
+uint64_t tide_crew_give_up(struct tide_crew *crew, uint64_t now_ns)
+{
+    uint64_t next_ns = TIDE_FOREVER;
+    if (!crew->is_killing)
+        return next_ns;
+    for (uint32_t i = 0; i < crew->manned; i++) {
+        struct tide_place *place = &crew->places[i];
+        if (place->state != TIDE_RUNNING || place->killed_ns == 0)
+            continue;
+        if (now_ns >= place->killed_ns + LAST_HOURS_NS &&
+            tide_process_is_still(place->pid)) {
+            bury(crew, i, SIGKILL); /* as waitpid(2) would report it */
+            continue;
+        }
+        uint64_t at_ns = place->killed_ns + LAST_HOURS_NS;
+        at_ns = at_ns > now_ns ? at_ns : now_ns + LAST_HOURS_NS;
+        next_ns = at_ns < next_ns ? at_ns : next_ns;
+    }
+    crew->is_killing = next_ns != TIDE_FOREVER;
+    return next_ns;
 }
 
 void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status,

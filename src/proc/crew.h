@@ -22,9 +22,10 @@ enum tide_place_state { TIDE_VACANT, TIDE_RUNNING, TIDE_ENDED };
 struct tide_place {
     enum tide_place_state state;
     pid_t pid;
-    uint64_t since_ns; /* RUNNING: when it was forked */
-    uint64_t due_ns;   /* VACANT: when to fork */
-    uint64_t items;    /* its record's total when it was forked */
+    uint64_t since_ns;  /* RUNNING: when it was forked */
+    uint64_t due_ns;    /* VACANT: when to fork */
+    uint64_t items;     /* its record's total when it was forked */
+    uint64_t killed_ns; /* RUNNING: when we sent SIGKILL first; 0: we did not */
     struct tide_watch watch;
 };
 
@@ -45,6 +46,7 @@ struct tide_crew {
     int broken;
     int is_watching;   /* there is timed work, or was lately, */
     int is_pursuing;   /* somebody is to be killed who still lives */
+    int is_killing;    /* somebody was killed who is not reaped yet */
     uint64_t timed_ns; /* and was seen last then */
     char reason[TIDE_REASON_BYTES];
     struct tide_place places[];
@@ -81,6 +83,13 @@ void tide_crew_resize(struct tide_office *office, struct tide_crew *crew,
 
 /** Kill every worker; a vacancy is ENDED. */
 void tide_crew_stop(struct tide_crew *crew);
+
+/** Kill the process in a RUNNING place. */
+void tide_crew_kill(struct tide_crew *crew, uint32_t index);
+
+/** Wait no longer for who was killed and cannot die. @return when to look again, or
+ * TIDE_FOREVER */
+uint64_t tide_crew_give_up(struct tide_crew *crew, uint64_t now_ns);
 
 /** Fork what is due. @return when the next one is, or TIDE_FOREVER */
 uint64_t tide_crew_fork_due(struct tide_office *office, struct tide_crew *crew,

@@ -18,7 +18,6 @@
 #include "proc/crew.h"
 #include "shm/wake.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -27,6 +26,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+enum { END_PATIENCE_S = 2 }; /* the host waits longer */
 
 /* ---- crews ---- */
 
@@ -83,8 +84,10 @@ static uint64_t do_due(struct tide_office *office, uint64_t now_ns)
 {
     uint64_t next_ns = TIDE_FOREVER;
     for (struct tide_crew *crew = office->crews; crew; crew = crew->next) {
+        uint64_t kill_ns = tide_crew_give_up(crew, now_ns);
         uint64_t fork_ns = tide_crew_fork_due(office, crew, now_ns);
         uint64_t look_ns = tide_watch_look(crew, now_ns);
+        next_ns = kill_ns < next_ns ? kill_ns : next_ns;
         next_ns = fork_ns < next_ns ? fork_ns : next_ns;
         next_ns = look_ns < next_ns ? look_ns : next_ns;
     }
@@ -105,13 +108,37 @@ static void reap_all(struct tide_office *office, uint64_t now_ns)
 
 /* ---- the loop ---- */
 
+/* Take the signals that came. @return 1 if one says that we were stopped */
+static int take_signals(int signal_fd)
+{
+    struct signalfd_siginfo info;
+    int was_stopped = 0;
+    while (read(signal_fd, &info, sizeof info) > 0)
+        was_stopped |= info.ssi_signo == SIGCONT;
+    return was_stopped;
+}
+
+/* Kill all and reap them. Who cannot die now is left to init. */
 static _Noreturn void end_office(struct tide_office *office)
 {
+    uint64_t deadline_ns = tide_deadline_ns(END_PATIENCE_S);
+    struct pollfd fd = { .fd = office->signal_fd, .events = POLLIN };
     for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
         tide_crew_stop(crew);
-    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
-        continue;
-    _exit(EXIT_SUCCESS); /* stdio holds nothing: it was flushed at the fork */
+    for (;;) {
+        uint64_t next_ns = deadline_ns, now_ns = tide_now_ns();
+        int is_gone = 1;
+        take_signals(office->signal_fd);
+        reap_all(office, now_ns);
+        for (struct tide_crew *crew = office->crews; crew; crew = crew->next) {
+            uint64_t at_ns = tide_crew_give_up(crew, now_ns);
+            next_ns = at_ns < next_ns ? at_ns : next_ns;
+            is_gone &= tide_crew_is_gone(crew);
+        }
+        if (is_gone || now_ns >= deadline_ns)
+            _exit(EXIT_SUCCESS); /* stdio was flushed at the fork */
+        poll(&fd, 1, tide_poll_timeout_ms(next_ns));
+    }
 }
 
 static void obey(struct tide_office *office, struct tide_crew *crew,
@@ -153,16 +180,6 @@ static void receive_all(struct tide_office *office)
             if (crew->id == message.crew)
                 obey(office, crew, &message);
     }
-}
-
-/* Take the signals that came. @return 1 if one says that we were stopped */
-static int take_signals(int signal_fd)
-{
-    struct signalfd_siginfo info;
-    int was_stopped = 0;
-    while (read(signal_fd, &info, sizeof info) > 0)
-        was_stopped |= info.ssi_signo == SIGCONT;
-    return was_stopped;
 }
 
 /* Take notice of what has happened until `now_ns`. */

@@ -10,15 +10,18 @@
  *
  *            overdue or cut off     a stop is reported        a continue is
  * AT_LARGE   SIGSTOP -> CALLED      -> HELD: somebody else's  -
- * CALLED     SIGSTOP again; after   guilty: SIGKILL -> KILLED -
- *            PATIENCE: SIGKILL      else SIGCONT -> AT_LARGE
+ * CALLED     stands still: as if    guilty: SIGKILL -> KILLED -
+ *            it was reported; else  else SIGCONT -> AT_LARGE
+ *            SIGSTOP again; after
+ *            PATIENCE: SIGKILL
  * HELD       SIGKILL -> KILLED      -                         -> AT_LARGE
  * KILLED     -                      -                         -
  *
  * Somebody CALLED who is found innocent while it runs is let go: SIGCONT takes a
  * SIGSTOP back that is still on its way. The report of a stop may be lost, when
  * somebody sends SIGCONT, so the next look calls again; it may never come, when a
- * debugger has the worker, and that is what PATIENCE ends.
+ * debugger has the worker or it waits in the kernel for what nothing interrupts: but
+ * then it stands still all the same (still.h). PATIENCE ends what is neither.
  * Whoever dies is judged once more when it is reaped, with the item that it had:
  * had somebody sent SIGCONT between our look and SIGKILL, it is a plain death.
  *
@@ -33,6 +36,7 @@
 
 #include "base/clock.h"
 #include "proc/crew.h"
+#include "proc/still.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -85,11 +89,13 @@ static enum tide_death_cause judge(const struct tide_crew *crew, uint32_t index,
     return TIDE_DEATH_PLAIN;
 }
 
-static void execute(struct tide_place *place, enum tide_death_cause verdict)
+static void execute(struct tide_crew *crew, uint32_t index,
+                    enum tide_death_cause verdict)
 {
-    kill(place->pid, SIGKILL);
-    place->watch.arrest = TIDE_KILLED;
-    place->watch.verdict = verdict;
+    struct tide_watch *watch = &crew->places[index].watch;
+    tide_crew_kill(crew, index);
+    watch->arrest = TIDE_KILLED;
+    watch->verdict = verdict;
 }
 
 /* It has finished what it was to die for. */
@@ -103,9 +109,10 @@ static void let_go(struct tide_place *place)
 }
 
 /* It is guilty as far as can be seen while it runs. */
-static void pursue(struct tide_place *place, enum tide_death_cause verdict,
-                   uint64_t now_ns)
+static void pursue(struct tide_crew *crew, uint32_t index,
+                   enum tide_death_cause verdict, uint64_t now_ns)
 {
+    struct tide_place *place = &crew->places[index];
     struct tide_watch *watch = &place->watch;
     switch (watch->arrest) {
     case TIDE_AT_LARGE:
@@ -115,32 +122,38 @@ static void pursue(struct tide_place *place, enum tide_death_cause verdict,
         break;
     case TIDE_CALLED:
         if (now_ns - watch->called_ns > PATIENCE_NS)
-            execute(place, verdict);
+            execute(crew, index, verdict);
         else
             kill(place->pid, SIGSTOP);
         break;
     case TIDE_HELD:
-        execute(place, verdict);
+        execute(crew, index, verdict);
         break;
     case TIDE_KILLED:
         break;
     }
 }
 
+/* It stands still: the second look. */
+static void settle(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
+{
+    enum tide_death_cause verdict = judge(crew, index, now_ns);
+    if (verdict != TIDE_DEATH_PLAIN)
+        execute(crew, index, verdict);
+    else
+        let_go(&crew->places[index]);
+}
+
 /* ---- events ---- */
 
 int tide_watch_on_stop(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
 {
-    struct tide_place *place = &crew->places[index];
-    if (place->watch.arrest == TIDE_AT_LARGE)
-        place->watch.arrest = TIDE_HELD;
-    if (place->watch.arrest != TIDE_CALLED)
+    struct tide_watch *watch = &crew->places[index].watch;
+    if (watch->arrest == TIDE_AT_LARGE)
+        watch->arrest = TIDE_HELD;
+    if (watch->arrest != TIDE_CALLED)
         return 0;
-    enum tide_death_cause verdict = judge(crew, index, now_ns);
-    if (verdict != TIDE_DEATH_PLAIN)
-        execute(place, verdict);
-    else
-        let_go(place);
+    settle(crew, index, now_ns);
     return 1;
 }
 
@@ -218,12 +231,14 @@ static uint64_t look_at(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
     struct tide_place *place = &crew->places[index];
     uint64_t next_ns =
         crew->is_watching ? note_item(crew, index, now_ns) : TIDE_FOREVER;
+    if (place->watch.arrest == TIDE_CALLED && tide_process_is_still(place->pid))
+        settle(crew, index, now_ns);
     enum tide_death_cause verdict = judge(crew, index, now_ns);
     if (verdict == TIDE_DEATH_PLAIN) {
         let_go(place);
         return next_ns;
     }
-    pursue(place, verdict, now_ns);
+    pursue(crew, index, verdict, now_ns);
     crew->is_pursuing = 1;
     return TIDE_FOREVER;
 }
