@@ -70,7 +70,7 @@ function crew.start(given, where, level)
     core.start(way == "spawn" and command.find(where, level + 1) or nil)
   end
   local wait = given.initializer ~= nil or given.preload ~= nil
-  local handle, failure = core.open(given.processes, config_of(given), wait, way)
+  local handle, failure = core.open(given.processes, config_of(given), wait, way, given.name)
   if not handle then raise_start(failure) end
   if given.seed then core.seed(handle, given.seed) end
   return handle, hidden

@@ -7,6 +7,7 @@
 #include "lua/form.h"
 #include "lua/job_parts.h"
 #include "lua/random.h"
+#include "lua/trace.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
@@ -344,8 +345,7 @@ uint64_t tide_job_unencoded(const struct tide_lua_job *job)
     return most > job->encoded ? most - job->encoded : 0;
 }
 
-int tide_job_encode_next(struct tide_lua_job *job, lua_State *L,
-                         uint64_t wanted)
+static int encode_next(struct tide_lua_job *job, lua_State *L, uint64_t wanted)
 {
     uint64_t left = tide_job_unencoded(job);
     if (job->order.is_range)
@@ -369,6 +369,17 @@ int tide_job_encode_next(struct tide_lua_job *job, lua_State *L,
         done = encode_messages(job, L, count);
     lua_pop(L, 1);
     return done < 0 ? -1 : 0;
+}
+
+int tide_job_encode_next(struct tide_lua_job *job, lua_State *L,
+                         uint64_t wanted)
+{
+    uint64_t start_ns = tide_trace_start(job->owner);
+    uint64_t encoded = job->encoded;
+    int status = encode_next(job, L, wanted);
+    tide_trace_work(job->owner, "encode", start_ns, "items",
+                    job->encoded - encoded);
+    return status;
 }
 
 /* ---- an item once more, for its error ---- */

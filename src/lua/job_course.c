@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "lua/job_parts.h"
 #include "lua/random.h"
+#include "lua/trace.h"
 
 #include <lauxlib.h>
 
@@ -62,7 +63,7 @@ struct tide_lua_job *tide_jobs_start(struct tide_lua_pool *owner, lua_State *L,
     struct tide_lua_job *job = new_job(owner, L, pool, items, order);
     int functions = (order->flags & TIDE_JOB_FOLD) != 0 ? 2 : 1;
     job->function = tide_function_get(owner, L, function, functions);
-    owner->job_count++;
+    job->number = ++owner->job_count;
     if (owner->has_seed)
         job->stream = tide_random_stream(owner->seed, owner->job_count);
     tide_job_enlist(job, L);
@@ -283,7 +284,10 @@ static int wait(struct tide_lua_pool *owner, lua_State *L,
             return TIDE_OK;
         if (owner->finished > 0)
             return TIDE_EAGAIN;
+        uint64_t start_ns = tide_trace_start(owner);
         int status = rest(owner, job, deadline_ns);
+        tide_trace_work(owner, "wait", start_ns, "chunks",
+                        tide_pool_in_flight(owner->pool));
         if (status == TIDE_EINTR)
             return TIDE_EINTR;
         if (status == TIDE_ETIMEOUT) {

@@ -7,6 +7,7 @@
  */
 #include "lua/form.h"
 #include "lua/job_parts.h"
+#include "lua/trace.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
@@ -192,6 +193,8 @@ struct tide_function *tide_function_get(struct tide_lua_pool *owner,
             tide_error_object_push(L, "encode", lua_tostring(L, -1));
             lua_error(L);
         }
+        if (owner->trace != NULL)
+            tide_trace_function(function, L, index);
         if (count == 1)
             tide_recent_note(owner, L, index, function);
     }

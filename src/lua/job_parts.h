@@ -30,6 +30,7 @@ struct tide_function {
     size_t size;    /* of the message */
     uint32_t users; /* active jobs */
     double call_ns; /* what a call has taken lately; 0 if unknown */
+    char label[64]; /* for a trace */
 };
 
 struct tide_flight {

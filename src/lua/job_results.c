@@ -6,6 +6,7 @@
  */
 #include "lua/form.h"
 #include "lua/job_parts.h"
+#include "lua/trace.h"
 
 #include <lauxlib.h>
 #include <string.h>
@@ -404,11 +405,16 @@ static void release_outcome(struct tide_lua_pool *owner, lua_State *L)
 
 void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L)
 {
+    uint64_t start_ns = tide_trace_start(owner), count = 0;
     while (tide_pool_receive(owner->pool, &owner->outcome) == TIDE_OK) {
         owner->taking = 1;
+        if (owner->trace != NULL)
+            tide_trace_outcome(owner);
         take_outcome(owner, L);
         release_outcome(owner, L);
+        count++;
     }
+    tide_trace_work(owner, "take in", start_ns, "chunks", count);
 }
 
 /* An error left an outcome half taken in: its job fails with it. */

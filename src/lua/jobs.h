@@ -37,6 +37,7 @@ enum tide_job_flags {
 
 struct tide_function; /* an encoded function in the host's region */
 struct tide_flight;   /* a span that was submitted */
+struct tide_trace;    /* see trace.h */
 
 /** The functions of a pool, by what they are. */
 struct tide_functions {
@@ -78,6 +79,10 @@ struct tide_lua_pool {
     int has_seed;       /* random streams per item */
     uint64_t seed;      /* of the pool */
     uint64_t job_count; /* started so far */
+
+    struct tide_trace *trace; /* NULL: nobody wants to know */
+    uint32_t trace_group;
+    uint32_t trace_rows; /* workers that have a name there */
 };
 
 /** Of a stream; positions only grow, a place is a position modulo capacity. */
@@ -124,6 +129,7 @@ struct tide_lua_job {
     uint64_t refused;   /* and those of them that could not be encoded */
     uint64_t stream;    /* of random numbers; 0 for none */
     uint64_t ended_ns;  /* when it was over */
+    uint64_t number;    /* of the pool's jobs, from 1 */
     struct tide_ring ring;
 };
 

@@ -10,6 +10,7 @@
 #include "lua/errors.h"
 #include "lua/job_parts.h"
 #include "lua/runtime.h"
+#include "lua/trace.h"
 #include "lua/worker.h"
 
 #include <lauxlib.h>
@@ -89,8 +90,8 @@ static int await_start(lua_State *L, struct tide_pool *pool)
 }
 
 /*
- * open(workers, config, wait, way) -> pool, or nil and what a worker raised (a
- * table) or why it could not be opened (a string). The way is "fork", "spawn" or
+ * open(workers, config, wait, way, name) -> pool, or nil and what a worker raised
+ * (a table) or why it could not be opened (a string). The way is "fork", "spawn" or
  * "inherit".
  */
 static int core_open(lua_State *L)
@@ -127,6 +128,7 @@ static int core_open(lua_State *L)
         tide_pool_free(pool);
         return luaL_error(L, "cannot open a pool: out of memory");
     }
+    tide_trace_pool(owner, L, luaL_checkstring(L, 5));
     luaL_getmetatable(L, TIDE_POOL_TYPE);
     lua_setmetatable(L, -2);
     int pool_index = lua_gettop(L);
@@ -258,19 +260,22 @@ static int core_fd(lua_State *L)
 static int core_wait_pools(lua_State *L)
 {
     size_t count = 0;
+    struct tide_lua_pool *owner = NULL;
     uint64_t deadline_ns = tide_check_deadline(L, 2);
     int given = (int)lua_objlen(L, 1);
     struct tide_pool **pools =
         lua_newuserdata(L, (size_t)(given + 1) * sizeof(void *));
     for (int i = 1; i <= given; i++) {
         lua_rawgeti(L, 1, i);
-        struct tide_lua_pool *owner = tide_check_pool(L, -1);
+        owner = tide_check_pool(L, -1);
         lua_pop(L, 1);
         if (owner->pool != NULL)
             pools[count++] = owner->pool;
     }
+    uint64_t start_ns = count > 0 ? tide_trace_start(owner) : 0;
     if (count > 0)
         tide_pools_wait(pools, count, deadline_ns);
+    tide_trace_work(owner, "wait", start_ns, "pools", count);
     return 0;
 }
 
