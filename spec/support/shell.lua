@@ -40,7 +40,9 @@ end
 
 --- Start a script in a session, and so a process group, of its own. In it `mark(text)` tells the
 --- spec how far it is, and `pool` has two workers.
-function shell.start(text)
+---@param text string
+---@param options? string  of the command
+function shell.start(text, options)
   local run = { mark = os.tmpname(), errors = os.tmpname(), output = os.tmpname() }
   os.remove(run.mark)
   run.path = shell.script(([[
@@ -54,8 +56,8 @@ function shell.start(text)
     end
     local pool = tidemill.pool(2)
   ]]):format(run.mark, run.mark, run.mark) .. text)
-  run.process = assert(io.popen(("setsid -w %s %s >%s 2>%s; echo $?"):format(shell.command,
-    run.path, run.output, run.errors)))
+  run.process = assert(io.popen(("setsid -w %s %s %s >%s 2>%s; echo $?"):format(
+    shell.command, options or "", run.path, run.output, run.errors)))
   local file = assert(processes.eventually(10, function() return io.open(run.mark) end),
     "the script did not come to its mark")
   run.pid = tonumber(file:read "*l")

@@ -8,6 +8,11 @@
  *      process ends on the spot. Writing may take for ever, where nobody reads; so
  *      the timer is set once more before, and then ends the process without it.
  * The workers ignore INT; whatever they are doing, they end with this process.
+ *
+ * What is typed in a session is interrupted more gently: the error is raised once, so
+ * that what is being left can end its calls and pools, and once more every second
+ * while something catches it. If it is not heard the timer says so. A second INT
+ * ends the session as it would a script, and so do the other signals.
  */
 #include "cli/ending.h"
 
@@ -20,32 +25,90 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { EXIT_INTERRUPTED = 130, PATIENCE_US = 100 * 1000 };
+enum { PATIENCE_MS = 100, CATCH_MS = 1000 };
 
 static const int caught[] = { SIGINT, SIGTERM, SIGHUP };
 enum { CAUGHT_COUNT = sizeof caught / sizeof caught[0] };
 
 static const char interrupted_line[] = "tidemill: interrupted\n";
+static const char unheard_line[] =
+    "tidemill: not heard yet (compiled code, or a system call); Ctrl-C again "
+    "ends the session\n";
 
 static lua_State *script_state;
-static volatile sig_atomic_t asked;    /* the signal that came first */
+static void (*last_words)(void);
+static volatile sig_atomic_t asked;    /* to end: the signal that came first */
 static volatile sig_atomic_t reported; /* its line is printed */
-static volatile sig_atomic_t expired;  /* the timer has ended once */
+static volatile sig_atomic_t expired;  /* the time for writing has begun */
+
+static int is_session;
+static volatile sig_atomic_t running;     /* what was typed */
+static volatile sig_atomic_t interrupted; /* it is to be left */
+static volatile sig_atomic_t raised;      /* by the hook that was set last */
+static volatile sig_atomic_t alarms;      /* since the interrupt */
+
+/* ---- stopping Lua ---- */
+
+/*
+ * Is this code of ours that is to come to its end? Between the start of a job and
+ * the wait for it nobody would end the job. Of our files only the one that waits may
+ * be left anywhere.
+ */
+static int is_ours(lua_State *L)
+{
+    lua_Debug where;
+    for (int level = 0; lua_getstack(L, level, &where); level++) {
+        lua_getinfo(L, "S", &where);
+        if (where.what[0] != 'C') /* "C": it was called by what comes next */
+            return (strncmp(where.source, "@tidemill/", 10) == 0 ||
+                    strcmp(where.source, "@tidemill.lua") == 0) &&
+                   strcmp(where.source, "@tidemill/waiting.lua") != 0;
+    }
+    return 0;
+}
 
 static void raise_interrupt(lua_State *L, lua_Debug *unused)
 {
     (void)unused;
+    if (!asked) {
+        if (is_ours(L))
+            return;
+        lua_sethook(L, NULL, 0, 0);
+    }
+    raised = 1;
     lua_pushliteral(L, "interrupted");
     lua_error(L);
 }
 
+static void set_hook(void)
+{
+    raised = 0;
+    lua_sethook(script_state, raise_interrupt,
+                LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+}
+
+/* 0: none. */
+static void set_timer(long delay_ms)
+{
+    const struct itimerval timer = { .it_value = { .tv_sec = delay_ms / 1000,
+                                                   .tv_usec = delay_ms % 1000 *
+                                                              1000 } };
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* ---- ending the process ---- */
+
+static void say(const char *text, size_t length)
+{
+    ssize_t written = write(STDERR_FILENO, text, length);
+    (void)written; /* there is nobody else to tell */
+}
+
 static void report_interrupt(void)
 {
-    if (reported || asked != SIGINT)
+    if (reported || (asked != 0 && asked != SIGINT))
         return;
-    ssize_t written =
-        write(STDERR_FILENO, interrupted_line, sizeof interrupted_line - 1);
-    (void)written; /* there is nobody else to tell */
+    say(interrupted_line, sizeof interrupted_line - 1);
     reported = 1;
 }
 
@@ -58,13 +121,6 @@ static void report_in_peace(void)
     sigprocmask(SIG_BLOCK, &alarm_set, &before);
     report_interrupt();
     sigprocmask(SIG_SETMASK, &before, NULL);
-}
-
-static void set_timer(void)
-{
-    const struct itimerval patience = { .it_value = { .tv_usec =
-                                                          PATIENCE_US } };
-    setitimer(ITIMER_REAL, &patience, NULL);
 }
 
 static void die_by(int signal_number)
@@ -84,31 +140,65 @@ void tide_ending_follow(void)
         die_by(asked);
 }
 
-static void on_alarm(int signal_number)
+/* In a signal handler. */
+static void leave(void)
 {
-    (void)signal_number;
     if (!expired) {
         expired = 1;
-        set_timer();
+        set_timer(PATIENCE_MS);
         /* Without the lock, which the code we interrupted may hold. */
         fflush_unlocked(stdout);
+        last_words();
     }
     report_interrupt();
     tide_ending_follow();
-    _exit(EXIT_INTERRUPTED);
+    _exit(TIDE_EXIT_INTERRUPTED);
+}
+
+/* ---- signals ---- */
+
+static void on_alarm(int signal_number)
+{
+    (void)signal_number;
+    if (asked)
+        leave();
+    if (!running || !interrupted)
+        return;
+    if (alarms++ > 0 && raised)
+        set_hook();
+    else if (!raised && alarms == 1)
+        say(unheard_line, sizeof unheard_line - 1);
+    set_timer(CATCH_MS);
+}
+
+static void interrupt_session(void)
+{
+    if (!running)
+        return;
+    if (interrupted) {
+        asked = SIGINT;
+        leave();
+    }
+    interrupted = 1;
+    alarms = 0;
+    set_hook();
+    set_timer(PATIENCE_MS);
 }
 
 static void on_signal(int signal_number)
 {
     if (asked)
         return;
+    if (is_session && signal_number == SIGINT) {
+        interrupt_session();
+        return;
+    }
     asked = signal_number;
-    lua_sethook(script_state, raise_interrupt,
-                LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
-    set_timer();
+    set_hook();
+    set_timer(PATIENCE_MS);
 }
 
-void tide_ending_catch(lua_State *L)
+void tide_ending_catch(lua_State *L, void (*before_exit)(void))
 {
     /* The second alarm may come inside of the first one's handler. */
     struct sigaction alarm_action = { .sa_handler = on_alarm,
@@ -116,6 +206,7 @@ void tide_ending_catch(lua_State *L)
     struct sigaction action = { .sa_handler = on_signal };
     struct sigaction before;
     script_state = L;
+    last_words = before_exit;
     sigaction(SIGALRM, &alarm_action, NULL);
     for (size_t i = 0; i < CAUGHT_COUNT; i++) {
         /* As a shell's background job or nohup(1) has it. */
@@ -125,16 +216,42 @@ void tide_ending_catch(lua_State *L)
     }
 }
 
+/* ---- what runs ---- */
+
+void tide_ending_begin_session(void)
+{
+    is_session = 1;
+}
+
+void tide_ending_listen(void)
+{
+    running = 1;
+}
+
 int tide_ending_is_asked(void)
 {
     return asked != 0;
+}
+
+int tide_ending_settle(void)
+{
+    running = 0;
+    int was = asked != 0 || interrupted;
+    if (was || !is_session)
+        lua_sethook(script_state, NULL, 0, 0);
+    if (interrupted && !asked)
+        set_timer(0);
+    interrupted = 0;
+    return was;
 }
 
 int tide_ending_report(void)
 {
     fflush(stdout);
     report_in_peace();
-    return EXIT_INTERRUPTED;
+    if (!asked)
+        reported = 0;
+    return TIDE_EXIT_INTERRUPTED;
 }
 
 /* ---- output ---- */
@@ -150,6 +267,7 @@ int tide_ending_is_unread(void)
 
 void tide_ending_by_pipe(void)
 {
+    last_words();
     die_by(SIGPIPE);
     abort();
 }

@@ -9,17 +9,37 @@
  *   QUIT and other  -               nothing                  by that signal, what
  *                                                            is unwritten is lost
  *
- * A signal that was ignored when the command started stays ignored.
+ * A signal that was ignored when the command started stays ignored. In a session INT
+ * stops only what was typed; see tide_ending_begin_session().
  */
 #ifndef TIDE_CLI_ENDING_H
 #define TIDE_CLI_ENDING_H
 
 #include <lua.h>
 
-/** Stop what `L` runs when one of INT, TERM, HUP comes; for the whole process. */
-void tide_ending_catch(lua_State *L);
+enum { TIDE_EXIT_INTERRUPTED = 130 };
 
-/** Was the script asked to stop? */
+/**
+ * Stop what `L` runs when one of INT, TERM, HUP comes; for the whole process.
+ *
+ * @param before_exit  called, in the signal handler, if it has to end the process
+ */
+void tide_ending_catch(lua_State *L, void (*before_exit)(void));
+
+/**
+ * From now on INT is an error in what runs, once, and nothing where nothing does: a
+ * session goes on after it. Only a second one, while the first is not heard, ends the
+ * process.
+ */
+void tide_ending_begin_session(void);
+
+/** Code runs from now on, until tide_ending_settle(). */
+void tide_ending_listen(void);
+
+/** Nothing runs any more. @return 1 if it was stopped by a signal, else 0 */
+int tide_ending_settle(void);
+
+/** Is the process to end, because of a signal? */
 int tide_ending_is_asked(void);
 
 /** Write what is unwritten, print what there is to say about the signal that came.

@@ -3,164 +3,48 @@
  * installs a signal handler (ending.c).
  */
 #include <getopt.h>
-#include <lauxlib.h>
 #include <lua.h>
 #include <luajit.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/ending.h"
-#include "lua/errors.h"
+#include "cli/script.h"
+#include "cli/session.h"
 #include "lua/state.h"
+#include "lua/trace.h"
 #include "lua/worker.h"
 #include "tidemill.h"
 
 enum { EXIT_USAGE = 2 };
 
-enum { OPTION_PROGRESS = 256 }; /* beside the letters */
+enum { OPTION_PROGRESS = 256, OPTION_TRACE }; /* beside the letters */
 
 static const char usage_line[] =
-    "usage: tidemill [-j N] [-e CODE] [-l MODULE] [--progress] [-v] [-h] "
-    "[SCRIPT | -] [ARGS]\n";
+    "usage: tidemill [-i] [-j N] [-e CODE] [-l MODULE] [--trace FILE] "
+    "[--progress] [-v] [-h] [SCRIPT | -] [ARGS]\n";
 
 static const char help_text[] =
     "Run a Lua script whose work is spread over a pool of processes.\n"
     "\n"
-    "  SCRIPT     the script, run by LuaJIT with ARGS in `arg` and `...`;\n"
-    "             - reads it from standard input\n"
-    "  -j N       workers of a pool that does not say how many\n"
-    "             (default: usable processors; also TIDEMILL_PROCESSES)\n"
-    "  -e CODE    run CODE first; may be repeated\n"
-    "  -l MODULE  require MODULE into the global of its name first\n"
-    "  --progress show the progress of every call that may take a while\n"
-    "             (also TIDEMILL_PROGRESS=1; 0 shows none)\n"
-    "  -v         print the version\n"
-    "  -h         print this help\n"
+    "  SCRIPT        the script, run by LuaJIT with ARGS in `arg` and `...`;\n"
+    "                - reads it from standard input\n"
+    "  -j N          workers of a pool that does not say how many\n"
+    "                (default: usable processors; also TIDEMILL_PROCESSES)\n"
+    "  -e CODE       run CODE first; may be repeated\n"
+    "  -l MODULE     require MODULE into the global of its name first\n"
+    "  -i            then read lines from standard input and run them\n"
+    "  --trace FILE  write what workers did when, for ui.perfetto.dev or\n"
+    "                chrome://tracing\n"
+    "  --progress    show the progress of every call that may take a while\n"
+    "                (also TIDEMILL_PROGRESS=1; 0 shows none)\n"
+    "  -v            print the version\n"
+    "  -h            print this help\n"
     "\n"
     "Exit status: 0; 1 if the script raised, with its traceback; 2 for wrong\n"
     "usage; 130 after Ctrl-C; what os.exit() says.\n";
-
-/* ---- running Lua ---- */
-
-/* Push where the error at 1 was raised, also if it has been raised again since. */
-static void push_traceback(lua_State *L)
-{
-    int top = lua_gettop(L);
-    lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_TRACE);
-    if (lua_istable(L, -1)) {
-        lua_rawgeti(L, top + 1, 1);
-        lua_rawgeti(L, top + 1, 2);
-        if (lua_rawequal(L, top + 2, 1) && lua_isstring(L, top + 3)) {
-            lua_replace(L, top + 1);
-            lua_settop(L, top + 1);
-            return;
-        }
-    }
-    lua_settop(L, top);
-    luaL_traceback(L, L, NULL, 1);
-}
-
-/* Is the error at 1 of an item whose worker was killed because it wrote? */
-static int is_by_pipe(lua_State *L)
-{
-    int signal_number = 0;
-    if (lua_istable(L, 1)) {
-        lua_pushliteral(L, "signal");
-        lua_rawget(L, 1);
-        signal_number = (int)lua_tointeger(L, -1);
-        lua_pop(L, 1);
-    }
-    return signal_number == SIGPIPE && tide_ending_is_unread();
-}
-
-static int add_traceback(lua_State *L)
-{
-    if (is_by_pipe(L))
-        tide_ending_by_pipe();
-    if (lua_type(L, 1) == LUA_TSTRING)
-        lua_pushfstring(L, "%s\n", lua_tostring(L, 1));
-    else if (luaL_callmeta(L, 1, "__tostring") && lua_isstring(L, -1))
-        lua_pushliteral(L, "\nin the script: ");
-    else
-        lua_pushfstring(L, "(error object is a %s value)\n",
-                        luaL_typename(L, 1));
-    push_traceback(L);
-    lua_concat(L, lua_gettop(L) - 1);
-    return 1;
-}
-
-/* Call the function below `argument_count` arguments. Returns an exit code. */
-static int call(lua_State *L, int argument_count)
-{
-    int function = lua_gettop(L) - argument_count;
-    lua_pushcfunction(L, add_traceback);
-    lua_insert(L, function);
-    int failed = lua_pcall(L, argument_count, 0, function);
-    lua_sethook(L, NULL, 0, 0);
-    if (tide_ending_is_asked())
-        return tide_ending_report();
-    if (failed) {
-        fflush(stdout);
-        fprintf(stderr, "tidemill: %s\n", lua_tostring(L, -1));
-        return EXIT_FAILURE;
-    }
-    lua_remove(L, function);
-    return EXIT_SUCCESS;
-}
-
-/* Report what could not be loaded, on top of the stack. */
-static int report_load(lua_State *L)
-{
-    fprintf(stderr, "tidemill: %s\n", lua_tostring(L, -1));
-    return EXIT_FAILURE;
-}
-
-static int run_code(lua_State *L, const char *code)
-{
-    if (luaL_loadbuffer(L, code, strlen(code), "=(command line)") != 0)
-        return report_load(L);
-    return call(L, 0);
-}
-
-static int require_global(lua_State *L)
-{
-    const char *module = lua_tostring(L, 1);
-    tide_state_require(L, module);
-    lua_setglobal(L, module);
-    return 0;
-}
-
-static int run_require(lua_State *L, const char *module)
-{
-    lua_pushcfunction(L, require_global);
-    lua_pushstring(L, module);
-    return call(L, 1);
-}
-
-/* arg[0] is the script, arg[1] and on its arguments, below 0 what came before. */
-static void set_arg(lua_State *L, int argc, char **argv, int script)
-{
-    lua_createtable(L, argc - script, script + 1);
-    for (int i = 0; i < argc; i++) {
-        lua_pushstring(L, argv[i]);
-        lua_rawseti(L, -2, i - script);
-    }
-    lua_setglobal(L, "arg");
-}
-
-static int run_script(lua_State *L, int argc, char **argv, int script)
-{
-    const char *path = argv[script];
-    if (luaL_loadfile(L, strcmp(path, "-") == 0 ? NULL : path) != 0)
-        return report_load(L);
-    int count = argc - script - 1;
-    luaL_checkstack(L, count + 4, "too many arguments");
-    for (int i = 1; i <= count; i++)
-        lua_pushstring(L, argv[script + i]);
-    return call(L, count);
-}
 
 /* ---- the command line ---- */
 
@@ -184,53 +68,118 @@ static int next_option(int argc, char **argv)
 {
     static const struct option long_options[] = {
         { "progress", no_argument, NULL, OPTION_PROGRESS },
+        { "trace", required_argument, NULL, OPTION_TRACE },
         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'v' },
         { NULL, 0, NULL, 0 },
     };
-    return getopt_long(argc, argv, "+j:e:l:vh", long_options, NULL);
+    return getopt_long(argc, argv, "+j:e:l:ivh", long_options, NULL);
 }
 
 struct line {
-    int script;   /* index of the script in argv; argc if there is none */
-    int has_code; /* -e, -l or -v was there */
-    int done;     /* nothing is left to do */
+    int script;        /* index of the script in argv; argc if there is none */
+    int has_code;      /* -e, -l or -v was there */
+    int session;       /* -i was */
+    const char *trace; /* file to be written; NULL for none */
+    int done;          /* nothing is left to do */
 };
+
+/* What getopt_long() returned as '?'. */
+static int fail_option(const char *argument)
+{
+    char letter[] = { '-', (char)optopt, '\0' };
+    int is_letter = optopt != 0 && optopt < OPTION_PROGRESS;
+    int takes_argument =
+        optopt == OPTION_TRACE || (is_letter && strchr("jel", optopt) != NULL);
+    return fail_usage(takes_argument ? "an argument is missing for "
+                                     : "unknown option ",
+                      is_letter ? letter : argument);
+}
+
+/* Returns an exit code. */
+static int check_option(struct line *out, int option, const char *argument)
+{
+    switch (option) {
+    case 'j':
+        return set_processes(optarg);
+    case 'i':
+        out->session = 1;
+        break;
+    case OPTION_TRACE:
+        out->trace = optarg;
+        break;
+    case OPTION_PROGRESS:
+        setenv("TIDEMILL_PROGRESS", "1", 1);
+        break;
+    case 'h':
+        out->done = printf("%s\n%s", usage_line, help_text) > 0;
+        break;
+    case 'v':
+        out->has_code =
+            printf("Tidemill %s (%s)\n", TIDEMILL_VERSION, LUAJIT_VERSION) > 0;
+        break;
+    case '?':
+        return fail_option(argument);
+    default:
+        out->has_code = 1;
+    }
+    return EXIT_SUCCESS;
+}
 
 /* Look at every option before anything runs. Returns an exit code. */
 static int check_line(struct line *out, int argc, char **argv)
 {
-    int option;
+    int option, code = EXIT_SUCCESS;
     opterr = 0;
-    while ((option = next_option(argc, argv)) != -1) {
-        int code = EXIT_SUCCESS;
-        char letter[] = { '-', (char)optopt, '\0' };
-        const char *text = optopt != 0 ? letter : argv[optind - 1];
-        if (option == 'j')
-            code = set_processes(optarg);
-        else if (option == OPTION_PROGRESS)
-            setenv("TIDEMILL_PROGRESS", "1", 1);
-        else if (option == 'h')
-            out->done = printf("%s\n%s", usage_line, help_text) > 0;
-        else if (option == 'v')
-            out->has_code = printf("Tidemill %s (%s)\n", TIDEMILL_VERSION,
-                                   LUAJIT_VERSION) > 0;
-        else if (option == '?')
-            code = fail_usage(optopt != 0 && strchr("jel", optopt) != NULL
-                                  ? "an argument is missing for "
-                                  : "unknown option ",
-                              text);
-        else
-            out->has_code = 1;
-        if (code != EXIT_SUCCESS || out->done)
-            return code;
-    }
+    while (code == EXIT_SUCCESS && !out->done &&
+           (option = next_option(argc, argv)) != -1)
+        code = check_option(out, option, argv[optind - 1]);
     out->script = optind;
-    if (optind < argc || out->has_code)
-        return EXIT_SUCCESS;
+    if (code != EXIT_SUCCESS || out->done || optind < argc || out->has_code ||
+        out->session)
+        return code;
     fputs(usage_line, stderr);
     return EXIT_USAGE;
 }
+
+/* ---- the trace ---- */
+
+static struct tide_trace trace;
+
+/* In a signal handler. */
+static void flush_trace(void)
+{
+    if (trace.line.buffer != NULL)
+        tide_timeline_flush(&trace.line);
+}
+
+static int end_trace(void)
+{
+    struct tide_error err;
+    if (trace.line.buffer == NULL || trace.line.owner != getpid() ||
+        tide_timeline_close(&trace.line, &err) == TIDE_OK)
+        return EXIT_SUCCESS;
+    fprintf(stderr, "tidemill: %s\n", err.text);
+    return EXIT_FAILURE;
+}
+
+/* When the script calls os.exit(). */
+static void end_trace_at_exit(void)
+{
+    end_trace();
+}
+
+static int begin_trace(lua_State *L, const char *path, const char *script)
+{
+    struct tide_error err;
+    if (tide_trace_begin(&trace, L, path, script, &err) != TIDE_OK) {
+        fprintf(stderr, "tidemill: %s\n", err.text);
+        return EXIT_FAILURE;
+    }
+    return atexit(end_trace_at_exit) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* ---- running ---- */
 
 /* -e and -l in their order. */
 static int run_options(lua_State *L, int argc, char **argv)
@@ -239,9 +188,9 @@ static int run_options(lua_State *L, int argc, char **argv)
     optind = 1;
     while (code == EXIT_SUCCESS && (option = next_option(argc, argv)) != -1) {
         if (option == 'e')
-            code = run_code(L, optarg);
+            code = tide_script_run_code(L, optarg);
         else if (option == 'l')
-            code = run_require(L, optarg);
+            code = tide_script_require(L, optarg);
     }
     return code;
 }
@@ -254,13 +203,20 @@ static int load_tidemill(lua_State *L)
 
 static int run_all(lua_State *L, const struct line *line, int argc, char **argv)
 {
-    set_arg(L, argc, argv, line->script < argc ? line->script : 0);
+    int has_script = line->script < argc;
+    int code = EXIT_SUCCESS;
+    tide_script_set_arg(L, argc, argv, has_script ? line->script : 0);
+    if (line->trace != NULL)
+        code = begin_trace(L, line->trace, argv[has_script ? line->script : 0]);
     lua_pushcfunction(L, load_tidemill);
-    int code = call(L, 0);
+    if (code == EXIT_SUCCESS)
+        code = tide_script_call(L, 0, 0);
     if (code == EXIT_SUCCESS)
         code = run_options(L, argc, argv);
-    if (code == EXIT_SUCCESS && line->script < argc)
-        code = run_script(L, argc, argv, line->script);
+    if (code == EXIT_SUCCESS && has_script)
+        code = tide_script_run_file(L, argc, argv, line->script);
+    if (code == EXIT_SUCCESS && line->session)
+        tide_session_run(L);
     return code;
 }
 
@@ -279,9 +235,11 @@ int main(int argc, char **argv)
             fputs("tidemill: out of memory\n", stderr);
             return EXIT_FAILURE;
         }
-        tide_ending_catch(L);
+        tide_ending_catch(L, flush_trace);
         code = run_all(L, &line, argc, argv);
         lua_close(L);
+        if (end_trace() != EXIT_SUCCESS && code == EXIT_SUCCESS)
+            code = EXIT_FAILURE;
     }
     tide_ending_follow();
     return code;
