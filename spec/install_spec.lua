@@ -93,6 +93,54 @@ describe("an installation", function()
       :format(library_directory, library_directory))
     host("moved", "--static")
   end)
+
+  it("has a manual page without mistakes, which knows every option and variable", function()
+    local page = "share/man/man1/tidemill.1"
+    assert.equal("", run(prefix, "groff -mandoc -Tutf8 -ww -z " .. page))
+    local manual = run(prefix, "groff -mandoc -Tascii -P-c -P-bou " .. page)
+    local help, count = shell.run "TIDEMILL -h", 0
+    for option in help:gmatch "\n  (%-%-?%a+)" do
+      count = count + 1
+      assert.is_truthy(manual:find("\n     [%a%-, ]*" .. option:gsub("%-", "%%-") .. "[^%a]"),
+        option .. " is not in the manual page")
+    end
+    assert.is_true(count >= 8)
+    for variable in help:gmatch "TIDEMILL_%u+" do
+      assert.is_truthy(manual:find("\n     " .. variable, 1, true), variable)
+    end
+  end)
+
+  it("has examples that run", function()
+    assert.equal("the library and the lambda agree\n",
+      run(prefix, "bin/tidemill share/doc/tidemill/examples/powers.lua | tail -n 1"))
+  end)
+
+  it("has a file for editors with every public function, each with its description", function()
+    local text = shell.read(prefix .. "/share/tidemill/library/tidemill.lua")
+    assert.is_function(loadstring(text))
+    assert.is_truthy(text:find "^%-%-%-@meta")
+    assert.is_nil(text:find "%-%-%-@field _")
+    local function check(owner, sign, methods)
+      for name, value in pairs(methods) do
+        if type(value) == "function" and not name:find "^_" then
+          local at = text:find(("\nfunction %s%s%s("):format(owner, sign, name), 1, true)
+          assert.is_truthy(at, owner .. sign .. name .. " is missing")
+          assert.is_truthy(text:sub(1, at):find "\n%-%-%-[^\n]*\n$", owner .. sign .. name)
+        end
+      end
+    end
+    local tidemill = require "tidemill"
+    local pool = tidemill.pool(1)
+    local function methods_of(object) return getmetatable(object).__index end
+    check("tidemill", ".", tidemill)
+    check("Pool", ":", methods_of(pool))
+    check("Result", ":", methods_of(pool:submit(math.abs, 1)))
+    check("Stream", ":", methods_of(pool:imap(math.abs, { 1 })))
+    for class in text:gmatch "tidemill%.%u%w*" do
+      assert.is_truthy(text:find("%-%-%-@%a+ " .. class:gsub("%p", "%%%0") .. "[ \n]"), class)
+    end
+    pool:terminate()
+  end)
 end)
 
 describe("the module, in a Lua that it cannot run in,", function()

@@ -1,4 +1,5 @@
-# What is installed: the command, the libraries, the module, and what finds them.
+# What is installed: the command, the libraries, the module, what finds them, and
+# what tells how they are used.
 
 include(CMakePackageConfigHelpers)
 
@@ -38,3 +39,24 @@ file(RELATIVE_PATH pc_to_prefix /${pc_dir} /)
 string(REGEX REPLACE "/$" "" pc_to_prefix "${pc_to_prefix}")
 configure_file(scripts/cmake/tidemill.pc.in ${generated}/tidemill.pc @ONLY)
 install(FILES ${generated}/tidemill.pc DESTINATION ${pc_dir})
+
+# ---- for people, and their editors ----
+
+set(library ${generated}/library/tidemill.lua)
+add_custom_command(
+    OUTPUT ${library}
+    # The command is a LuaJIT as good as any; what it leaks is its exit's affair.
+    COMMAND ${CMAKE_COMMAND} -E env ASAN_OPTIONS=detect_leaks=0
+            $<TARGET_FILE:tidemill_command> scripts/meta
+            ${library} ${TIDEMILL_LUA_MODULES}
+    DEPENDS tidemill_command scripts/meta ${TIDEMILL_LUA_MODULES}
+    WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}
+    COMMENT "Writing the API for editors"
+    VERBATIM)
+add_custom_target(tidemill_library_for_editors ALL DEPENDS ${library})
+file(MAKE_DIRECTORY ${generated}/library)
+
+install(FILES ${library} DESTINATION ${CMAKE_INSTALL_DATADIR}/tidemill/library)
+install(FILES doc/tidemill.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES README.md CHANGELOG.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
