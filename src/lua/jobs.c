@@ -15,6 +15,7 @@
 #include "lua/jobs.h"
 
 #include "base/clock.h"
+#include "lua/failure.h"
 #include "lua/job_parts.h"
 
 #include <lauxlib.h>
@@ -356,10 +357,13 @@ static void fail_if_gone(struct tide_lua_pool *owner, lua_State *L)
     struct tide_pool *pool = owner->pool;
     if (owner->jobs == NULL)
         return;
-    lua_pushfstring(L, "the pool is broken: %s",
-                    pool->broken ? pool->reason : "its workers have ended");
+    if (pool->broken)
+        tide_failure_push_reason(L, pool);
+    else
+        lua_pushliteral(L, "its workers have ended");
+    lua_pushfstring(L, "the pool is broken: %s", lua_tostring(L, -1));
     tide_jobs_fail_all(owner, L, "broken", lua_tostring(L, -1));
-    lua_pop(L, 1);
+    lua_pop(L, 2);
 }
 
 /* ---- a step ---- */

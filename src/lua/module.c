@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "lua/errors.h"
+#include "lua/failure.h"
 #include "lua/job_parts.h"
 #include "lua/runtime.h"
 #include "lua/trace.h"
@@ -54,25 +55,6 @@ static int pool_gc(lua_State *L)
     return 0;
 }
 
-/* Push the error that a worker left when it could not start, or nil. */
-static void push_start_failure(lua_State *L, const struct tide_pool *pool)
-{
-    for (uint32_t i = 0; i < tide_board_worker_count(&pool->board); i++) {
-        struct tide_worker_record *record = &pool->board.workers[i];
-        uint64_t offset = atomic_load(&record->failure);
-        uint32_t bytes = atomic_load(&record->failure_bytes);
-        struct tide_error err;
-        int count;
-        if (offset == 0 || !tide_region_holds(&record->region, offset, bytes))
-            continue;
-        const unsigned char *at = tide_pool_at(pool, offset);
-        if (tide_decode(tide_codec_of(L), L, &at, at + bytes, &count, NULL,
-                        &err) == TIDE_OK)
-            return;
-    }
-    lua_pushnil(L);
-}
-
 /* Wait for the workers; on failure push nil, the error table or a text. */
 static int await_start(lua_State *L, struct tide_pool *pool)
 {
@@ -83,8 +65,7 @@ static int await_start(lua_State *L, struct tide_pool *pool)
     if (status == TIDE_OK)
         return 0;
     lua_pushnil(L);
-    push_start_failure(L, pool);
-    if (lua_isnil(L, -1))
+    if (tide_failure_push(L, pool) == 0)
         lua_pushstring(L, pool->reason);
     return 2;
 }
@@ -290,7 +271,10 @@ static int core_state(lua_State *L)
                         : owner->closed || pool == NULL ? "closed"
                                                         : "open";
     lua_pushstring(L, state);
-    lua_pushstring(L, broken ? pool->reason : "");
+    if (broken)
+        tide_failure_push_reason(L, pool);
+    else
+        lua_pushliteral(L, "");
     return 2;
 }
 
