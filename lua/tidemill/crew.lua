@@ -43,6 +43,14 @@ local function raise_start(failure)
   error(errors.new { kind = "broken", message = "cannot start the pool: " .. failure }, 0)
 end
 
+--- Wait until every worker has done what it starts with. A signal's Lua handler runs between two
+--- rounds, so that also an initializer that never ends can be interrupted.
+local function await_start(handle)
+  local is_up, failure
+  repeat is_up, failure = core.await_start(handle) until is_up ~= false
+  if not is_up then raise_start(failure) end
+end
+
 --- The script's globals, which workers that inherit them need not be sent.
 local function all_globals(names)
   for name in pairs(_G) do
@@ -69,9 +77,9 @@ function crew.start(given, where, level)
   else
     core.start(way == "spawn" and command.find(where, level + 1) or nil)
   end
-  local wait = given.initializer ~= nil or given.preload ~= nil
-  local handle, failure = core.open(given.processes, config_of(given), wait, way, given.name)
+  local handle, failure = core.open(given.processes, config_of(given), way, given.name)
   if not handle then raise_start(failure) end
+  if given.initializer ~= nil or given.preload ~= nil then await_start(handle) end
   if given.seed then core.seed(handle, given.seed) end
   return handle, hidden
 end

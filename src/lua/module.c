@@ -55,25 +55,9 @@ static int pool_gc(lua_State *L)
     return 0;
 }
 
-/* Wait for the workers; on failure push nil, the error table or a text. */
-static int await_start(lua_State *L, struct tide_pool *pool)
-{
-    int status;
-    do
-        status = tide_pool_await_start(pool, TIDE_FOREVER);
-    while (status == TIDE_EINTR);
-    if (status == TIDE_OK)
-        return 0;
-    lua_pushnil(L);
-    if (tide_failure_push(L, pool) == 0)
-        lua_pushstring(L, pool->reason);
-    return 2;
-}
-
 /*
- * open(workers, config, wait, way, name) -> pool, or nil and what a worker raised
- * (a table) or why it could not be opened (a string). The way is "fork", "spawn" or
- * "inherit".
+ * open(workers, config, way, name) -> pool, or nil and why it could not be opened.
+ * The way is "fork", "spawn" or "inherit".
  */
 static int core_open(lua_State *L)
 {
@@ -86,12 +70,12 @@ static int core_open(lua_State *L)
     };
     struct tide_error err;
     struct tide_pool *pool;
-    struct tide_host *host = tide_push_host(L, luaL_checkstring(L, 4));
+    struct tide_host *host = tide_push_host(L, luaL_checkstring(L, 3));
     int host_index = lua_gettop(L);
 
     struct tide_lua_pool *owner = lua_newuserdata(L, sizeof *owner);
     *owner = (struct tide_lua_pool){ 0 };
-    owner->owns_host = strcmp(lua_tostring(L, 4), "inherit") == 0;
+    owner->owns_host = strcmp(lua_tostring(L, 3), "inherit") == 0;
     lua_createtable(L, TIDE_POOL_JOBS, 0);
     lua_pushvalue(L, host_index);
     lua_rawseti(L, -2, TIDE_POOL_HOST); /* needed as long as the pool lives */
@@ -109,17 +93,30 @@ static int core_open(lua_State *L)
         tide_pool_free(pool);
         return luaL_error(L, "cannot open a pool: out of memory");
     }
-    tide_trace_pool(owner, L, luaL_checkstring(L, 5));
+    tide_trace_pool(owner, L, luaL_checkstring(L, 4));
     luaL_getmetatable(L, TIDE_POOL_TYPE);
     lua_setmetatable(L, -2);
-    int pool_index = lua_gettop(L);
-    int failed = lua_toboolean(L, 3) ? await_start(L, pool) : 0;
-    if (failed) {
-        tide_jobs_enter(owner, L, pool_index);
-        free_pool(owner, L);
-        lua_pop(L, 1);
+    return 1;
+}
+
+/*
+ * await_start(pool) -> true when all workers are up, or false after a signal, whose
+ * Lua handler is to run: call again. Or nil and what a worker raised (a table) or
+ * why they are not (a string); the pool is released then.
+ */
+static int core_await_start(lua_State *L)
+{
+    struct tide_lua_pool *owner = tide_enter_pool(L, 1);
+    int status = tide_pool_await_start(owner->pool, TIDE_FOREVER);
+    if (status == TIDE_OK || status == TIDE_EINTR) {
+        lua_pushboolean(L, status == TIDE_OK);
+        return 1;
     }
-    return failed ? failed : 1;
+    lua_pushnil(L);
+    if (tide_failure_push(L, owner->pool) == 0)
+        lua_pushstring(L, owner->pool->reason);
+    free_pool(owner, L);
+    return 2;
 }
 
 /* step(pool): take in and hand out, without waiting. */
@@ -431,6 +428,7 @@ int tide_open_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "open", core_open },
+        { "await_start", core_await_start },
         { "step", core_step },
         { "is_busy", core_is_busy },
         { "close", core_close },
