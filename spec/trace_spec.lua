@@ -113,7 +113,7 @@ describe("a trace", function()
     end
     for _, ending in ipairs { "pool:apply(function() while true do end end)",
                               "local n = 0 while true do n = n + 1 end" } do
-      local run = shell.start(work .. "mark() " .. ending, "--trace " .. path)
+      local run = shell.start(work .. "mark() " .. ending, shell.command .. " --trace " .. path)
       processes.kill(-run.pid, processes.SIGINT)
       assert.equal(130, select(3, shell.finish(run)))
       assert.equal(names, #of_kind("X", "[C]"))
@@ -128,7 +128,7 @@ describe("a trace", function()
         pool:map(math.abs, tidemill.range(1, 20), 1)
         ffi.C.poll(nil, 0, 10)
       end
-      while true do ffi.C.poll(nil, 0, 1000) end]], "--trace " .. path)
+      while true do ffi.C.poll(nil, 0, 1000) end]], shell.command .. " --trace " .. path)
     for _ = 1, 12 do assert.is_true(#events() > 100) end
     processes.kill(run.pid, processes.SIGKILL)
     shell.finish(run)

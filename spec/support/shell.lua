@@ -25,12 +25,16 @@ end
 
 --- Run a shell line in which TIDEMILL stands for the command, SCRIPT for a file with `text`.
 ---@return string stdout, string stderr, integer status
-function shell.run(line, text)
+---@param prefix? string  of the shell that runs it
+function shell.run(line, text, prefix)
   local errors, path = os.tmpname(), shell.script(text or "")
   line = line:gsub("TIDEMILL%f[%s%z]", shell.command):gsub("SCRIPT", path)
-  local process = assert(io.popen(("{ %s\n} 2>%s; echo \" status $?\""):format(line, errors)))
+  local lines = shell.script(line)
+  local process = assert(io.popen(("%ssh %s 2>%s; echo \" status $?\""):format(prefix or "", lines,
+    errors)))
   local output = process:read "*a"
   process:close()
+  os.remove(lines)
   local err = shell.read(errors)
   os.remove(errors)
   os.remove(path)
@@ -38,11 +42,23 @@ function shell.run(line, text)
   return out, (err:gsub(path:gsub("%p", "%%%0"), "SCRIPT")), tonumber(status)
 end
 
+--- The same in a session of its own. Proves that nothing of it is left.
+function shell.run_alone(line, text)
+  local log = os.tmpname()
+  local out, err, status = shell.run(("echo $$ >%s\n%s"):format(log, line), text, "setsid -w ")
+  local session = tonumber(shell.read(log))
+  os.remove(log)
+  assert(processes.eventually(5, function() return not processes.is_session_alive(session) end),
+    "processes are left")
+  return out, err, status
+end
+
 --- Start a script in a session, and so a process group, of its own. In it `mark(text)` tells the
 --- spec how far it is, and `pool` has two workers.
 ---@param text string
----@param options? string  of the command
-function shell.start(text, options)
+---@param program? string      another than the command, or that with options
+---@param environment? string  "NAME=VALUE ..."
+function shell.start(text, program, environment)
   local run = { mark = os.tmpname(), errors = os.tmpname(), output = os.tmpname() }
   os.remove(run.mark)
   run.path = shell.script(([[
@@ -56,8 +72,10 @@ function shell.start(text, options)
     end
     local pool = tidemill.pool(2)
   ]]):format(run.mark, run.mark, run.mark) .. text)
-  run.process = assert(io.popen(("setsid -w %s %s %s >%s 2>%s; echo $?"):format(
-    shell.command, options or "", run.path, run.output, run.errors)))
+  -- What the shell says about its end is not the script's.
+  local line = "exec 2>/dev/null; (exec env %s setsid -w %s %s >%s 2>%s); echo $?"
+  run.process = assert(io.popen(line:format(environment or "", program or shell.command, run.path,
+    run.output, run.errors)))
   local file = assert(processes.eventually(10, function() return io.open(run.mark) end),
     "the script did not come to its mark")
   run.pid = tonumber(file:read "*l")
