@@ -20,8 +20,9 @@ static int host_gc(lua_State *L)
 }
 
 /* Push a new host. Raises if there cannot be one. */
-static struct tide_host *
-push_host(lua_State *L, const struct tide_worker_ops *ops, const char *command)
+static struct tide_host *push_host(lua_State *L,
+                                   const struct tide_worker_ops *ops,
+                                   const struct tide_command *command)
 {
     struct tide_error err;
     struct tide_host *host = lua_newuserdata(L, sizeof *host);
@@ -37,15 +38,15 @@ push_host(lua_State *L, const struct tide_worker_ops *ops, const char *command)
 int tide_core_start(lua_State *L)
 {
     struct tide_worker_ops ops = tide_lua_worker_ops();
-    const char *command = luaL_optstring(L, 1, NULL);
-    const char *key = command == NULL ? KEY_HOST : KEY_SPAWNED;
+    const struct tide_command command = { .path = luaL_optstring(L, 1, NULL) };
+    const char *key = command.path == NULL ? KEY_HOST : KEY_SPAWNED;
     lua_getfield(L, LUA_REGISTRYINDEX, key);
     struct tide_host *host = lua_touserdata(L, -1);
     if (host != NULL && tide_host_is_ours(host))
         tide_host_attend(host); /* it may have died since */
     if (host != NULL && host->alive && tide_host_is_ours(host))
         return 0;
-    push_host(L, &ops, command);
+    push_host(L, &ops, &command);
     lua_setfield(L, LUA_REGISTRYINDEX, key);
     return 0;
 }

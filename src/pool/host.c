@@ -25,7 +25,7 @@ static const char *make_mark(void)
 }
 
 int tide_host_start(struct tide_host *out, const struct tide_worker_ops *ops,
-                    const char *command, struct tide_error *err)
+                    const struct tide_command *command, struct tide_error *err)
 {
     *out = (struct tide_host){ 0 };
     int status = tide_supervisor_start(&out->supervisor, ops, command, err);

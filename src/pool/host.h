@@ -23,11 +23,11 @@ struct tide_host {
 };
 
 /**
- * Fork the supervisor, best while the process is small; or execute `command`, if it
- * is not NULL: see tide_supervisor_start().
+ * Fork the supervisor, best while the process is small; or execute
+ * `command`, if it is not NULL: see tide_supervisor_start().
  */
 int tide_host_start(struct tide_host *out, const struct tide_worker_ops *ops,
-                    const char *command, struct tide_error *err);
+                    const struct tide_command *command, struct tide_error *err);
 
 /**
  * End the supervisor and with it every worker. Pools that are left are broken. In

@@ -13,8 +13,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,16 +26,66 @@ enum {
     CHANNEL_FD = 3  /* of one that was executed */
 };
 
-static _Noreturn void execute(const char *command, int channel)
+/* ---- starting ---- */
+
+/* Was this very process executed to be a supervisor? Then to execute one more, which
+ * does the same again, would never end. */
+static int is_meant_to_supervise(void)
 {
-    char *const argv[] = { (char *)(uintptr_t)command,
-                           (char *)(uintptr_t)TIDE_SUPERVISE, NULL };
-    if (channel == CHANNEL_FD)
-        fcntl(channel, F_SETFD, 0);
-    else
-        dup2(channel, CHANNEL_FD);
-    execv(command, argv);
-    _exit(EXIT_FAILURE); /* the host sees end-of-file */
+    char line[4096];
+    int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t size = read(fd, line, sizeof line - 1);
+    close(fd);
+    if (size <= 0)
+        return 0;
+    line[size] = '\0';
+    size_t program = strlen(line) + 1;
+    return program < (size_t)size &&
+           strcmp(line + program, TIDE_SUPERVISE) == 0;
+}
+
+/*
+ * Nothing of ours runs in the child: not stdio, which another thread may hold, nor a
+ * copy of our memory, which may be large. Every signal is blocked in it until it is
+ * a supervisor. Returns an errno.
+ */
+static int execute(pid_t *out, const struct tide_command *command, int channel)
+{
+    char *const argv[] = { (char *)(uintptr_t)command->path,
+                           (char *)(uintptr_t)TIDE_SUPERVISE,
+                           (char *)(uintptr_t)command->argument, NULL };
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t all;
+    sigfillset(&all);
+    int failed = posix_spawn_file_actions_init(&actions);
+    if (failed)
+        return failed;
+    failed = posix_spawnattr_init(&attributes);
+    if (!failed) {
+        /* Without close-on-exec from then on, also if it is the same. */
+        failed =
+            posix_spawn_file_actions_adddup2(&actions, channel, CHANNEL_FD);
+        posix_spawnattr_setsigmask(&attributes, &all);
+        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+        if (!failed)
+            failed = posix_spawnp(out, command->path, &actions, &attributes,
+                                  argv, environ);
+        posix_spawnattr_destroy(&attributes);
+    }
+    posix_spawn_file_actions_destroy(&actions);
+    return failed;
+}
+
+static int open_pidfd(pid_t pid)
+{
+    int low = (int)syscall(SYS_pidfd_open, pid, 0);
+    int fd = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, CHANNEL_FD);
+    if (low >= 0)
+        close(low);
+    return fd;
 }
 
 void tide_supervisor_serve(const struct tide_worker_ops *ops)
@@ -42,31 +95,42 @@ void tide_supervisor_serve(const struct tide_worker_ops *ops)
 
 int tide_supervisor_start(struct tide_supervisor *out,
                           const struct tide_worker_ops *ops,
-                          const char *command, struct tide_error *err)
+                          const struct tide_command *command,
+                          struct tide_error *err)
 {
     int ends[2];
-    if (command != NULL && access(command, X_OK) != 0)
-        return tide_fail_errno(err, "cannot execute '%s'", command);
+    int executes = command != NULL && command->path != NULL;
+    if (executes && is_meant_to_supervise())
+        return tide_fail(err, TIDE_EINVAL,
+                         "cannot execute a supervisor: this process was, and "
+                         "has not become one");
     int status = tide_channel_open(ends, err);
     if (status != TIDE_OK)
         return status;
     pid_t host = getpid();
-    pid_t pid = tide_child_fork();
-    if (pid == 0 && command != NULL)
-        execute(command, ends[1]);
+    pid_t pid = -1;
+    if (!executes)
+        pid = tide_child_fork();
+    else if ((errno = execute(&pid, command, ends[1])) != 0)
+        pid = -1;
     if (pid == 0)
         tide_office_run(ops, ends[1], host);
-    close(ends[1]);
     if (pid < 0) {
-        status = tide_fail_errno(err, "cannot fork a supervisor");
+        status = executes ? tide_fail_errno(err, "cannot execute '%s'",
+                                            command->path)
+                          : tide_fail_errno(err, "cannot fork a supervisor");
         close(ends[0]);
+        close(ends[1]);
         return status;
     }
-    *out = (struct tide_supervisor){ .pid = pid,
-                                     .channel = ends[0],
-                                     .owner = host };
+    close(ends[1]);
+    *out = (struct tide_supervisor){
+        .pid = pid, .pidfd = open_pidfd(pid), .channel = ends[0], .owner = host
+    };
     return TIDE_OK;
 }
+
+/* ---- ending ---- */
 
 /* Wait until the other end of the channel is closed: its owner has ended. */
 static int await_end(int channel, uint64_t deadline_ns)
@@ -84,25 +148,43 @@ static int await_end(int channel, uint64_t deadline_ns)
     }
 }
 
-/* The pid is still its own: nobody has reaped it. */
-static int is_child(pid_t pid)
+/*
+ * Send it a signal, and never another process. The host may have a handler for
+ * SIGCHLD that reaps whatever has ended, or ignore SIGCHLD: then the number is free
+ * as soon as the process has ended, and may be somebody else's.
+ */
+static void send_signal(const struct tide_supervisor *supervisor, int number)
 {
     siginfo_t info;
-    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+    if (supervisor->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, supervisor->pidfd, number, NULL, 0);
+    else if (waitid(P_PID, (id_t)supervisor->pid, &info,
+                    WEXITED | WNOHANG | WNOWAIT) == 0)
+        kill(supervisor->pid, number);
+}
+
+/* ECHILD: somebody else has. */
+static void reap(const struct tide_supervisor *supervisor)
+{
+    siginfo_t info;
+    int failed;
+    do
+        failed = supervisor->pidfd >= 0
+                     ? waitid(P_PIDFD, (id_t)supervisor->pidfd, &info, WEXITED)
+                     : waitid(P_PID, (id_t)supervisor->pid, &info, WEXITED);
+    while (failed && errno == EINTR);
 }
 
 void tide_supervisor_stop(struct tide_supervisor *supervisor)
 {
     if (getpid() != supervisor->owner)
-        return; /* a copy: the number may be somebody else's by now */
-    if (is_child(supervisor->pid)) {
-        shutdown(supervisor->channel, SHUT_WR); /* it reads end-of-file */
-        kill(supervisor->pid, SIGCONT);         /* also if it was stopped */
-        if (await_end(supervisor->channel, tide_deadline_ns(PATIENCE_S)) !=
-            TIDE_OK)
-            kill(supervisor->pid, SIGKILL); /* its workers die with it */
-        while (waitpid(supervisor->pid, NULL, 0) < 0 && errno == EINTR)
-            continue;
-    }
+        return; /* a copy: descriptors and numbers may be somebody else's by now */
+    shutdown(supervisor->channel, SHUT_WR); /* it reads end-of-file */
+    send_signal(supervisor, SIGCONT);       /* also if it was stopped */
+    if (await_end(supervisor->channel, tide_deadline_ns(PATIENCE_S)) != TIDE_OK)
+        send_signal(supervisor, SIGKILL); /* its workers die with it */
+    reap(supervisor);
+    if (supervisor->pidfd >= 0)
+        close(supervisor->pidfd);
     close(supervisor->channel);
 }

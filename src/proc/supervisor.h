@@ -45,8 +45,15 @@ struct tide_worker_ops {
 /** The host's hold on its supervisor. */
 struct tide_supervisor {
     pid_t pid;
+    int pidfd; /* -1 on a kernel without, or if others have reaped it already */
     int channel; /* readable or hung up: receive, see channel.h */
     pid_t owner; /* the process that started it: no other may use it */
+};
+
+/** What to execute as a supervisor. */
+struct tide_command {
+    const char *path;     /* found on PATH if it has no slash; NULL: nothing */
+    const char *argument; /* after TIDE_SUPERVISE; or NULL */
 };
 
 /**
@@ -54,15 +61,19 @@ struct tide_supervisor {
  * caller is now.
  *
  * @param ops      copied
- * @param command  NULL; or what to execute in the new process instead, so that
- *                 nothing of the caller's is in it: it is to call
- *                 tide_supervisor_serve() when it is given TIDE_SUPERVISE
+ * @param command  NULL; or, if it has a path, what to execute in the new process
+ *                 instead, so that nothing of the caller's is in it, and none of
+ *                 its threads matters: it is to call tide_supervisor_serve() when
+ *                 it is given TIDE_SUPERVISE
+ * @return TIDE_OK; TIDE_ESYS; TIDE_EINVAL in a process that was executed to be a
+ *         supervisor itself and is none
  */
 int tide_supervisor_start(struct tide_supervisor *out,
                           const struct tide_worker_ops *ops,
-                          const char *command, struct tide_error *err);
+                          const struct tide_command *command,
+                          struct tide_error *err);
 
-/** The only argument of an executed supervisor. */
+/** The first argument of an executed supervisor. */
 #define TIDE_SUPERVISE "--supervise"
 
 /** Be an executed supervisor, whose channel is descriptor 3. */
