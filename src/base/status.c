@@ -8,9 +8,22 @@
 const char *tide_status_text(int status)
 {
     static const char *const texts[] = {
-#define X(name, text) text,
-        TIDE_STATUS_MAP(X)
-#undef X
+        [TIDE_OK] = "success",
+        [TIDE_EAGAIN] = "nothing available now",
+        [TIDE_ETIMEOUT] = "deadline passed",
+        [TIDE_EINTR] = "interrupted by a signal",
+        [TIDE_EINVAL] = "invalid argument",
+        [TIDE_ENOMEM] = "out of memory",
+        [TIDE_ESYS] = "system call failed",
+        [TIDE_ECLOSED] = "closed",
+        [TIDE_EBROKEN] = "broken",
+        [TIDE_ETASK] = "the task raised an error",
+        [TIDE_EWORKER] = "the worker died",
+        [TIDE_ECANCELLED] = "cancelled",
+        [TIDE_ETERMINATED] = "the pool was terminated",
+        [TIDE_EENCODE] = "a value cannot travel",
+        [TIDE_EDECODE] = "a value cannot be received",
+        [TIDE_EINIT] = "a worker could not be prepared",
     };
     if (status < 0 || (size_t)status >= sizeof texts / sizeof texts[0])
         return "unknown status";
