@@ -1,6 +1,27 @@
 /**
  * @file tidemill.h
  * @brief Tidemill for C programs: the module for a host's own lua_State.
+ *
+ * **Failure.** A function that can fail returns an enum tide_status, puts into
+ * `err` (yours, may be NULL) what could not be done and why, and sets what `out`
+ * points to to NULL. Given NULL for a mill or a call it returns the failure that
+ * is in `err` already: a row of calls needs one look, at its end. No Lua error
+ * and no longjmp reaches the caller, lack of memory included; nothing is
+ * printed, and the process never exited.
+ *
+ * **Threads.** Objects belong to no thread, but a mill, with its calls, is to be
+ * used by one at a time, and so is each of the others. Mills are independent of
+ * each other. A program that has threads when it starts a supervisor names a
+ * `program` in its options, so that it is executed, not forked.
+ *
+ * **Processes.** A mill has one child, the supervisor. No signal handler is
+ * installed and no mask changed; SIGCHLD may be ignored, and children may be
+ * reaped by others. Workers die with the program, however it ends. In a copy of
+ * the program made by fork() mills can only be freed, which leaves the workers
+ * alone. Descriptors are close-on-exec and above 2: two of a starter, two more of
+ * a mill, one more for tide_mill_fd().
+ *
+ * **Structs.** `size` is sizeof the struct, all that is not set is 0.
  */
 #ifndef TIDEMILL_H
 #define TIDEMILL_H
@@ -50,7 +71,93 @@ struct tide_error {
 /** The text of a status; never NULL. */
 TIDE_API const char *tide_status_text(int status);
 
-/* ---- the module ---- */
+/* ---- starting ---- */
+
+/** Gives a fresh state what the host's Lua code is to find. May raise. */
+typedef void (*tide_hook_fn)(struct lua_State *L, void *data);
+
+typedef struct tide_output tide_output;
+
+/** In a task: append to what it returns. @return 0, -1 without memory */
+TIDE_API int tide_output_write(tide_output *out, const void *bytes,
+                               size_t size);
+
+/**
+ * Works in a worker on bytes that are there until it returns, and answers by `out`.
+ * It must not touch Lua. If it crashes, that costs this one item.
+ *
+ * @return 0, or anything else to fail: what was written is then the message
+ */
+typedef int (*tide_task_fn)(tide_output *out, const void *bytes, size_t size,
+                            void *data);
+
+struct tide_task {
+    const char *name;
+    tide_task_fn run;
+    void *data;
+};
+
+/** Libraries that scripts and workers do not get; of `os` the clock remains. */
+enum tide_without {
+    TIDE_WITHOUT_IO = 1, /* with it go loadfile and dofile */
+    TIDE_WITHOUT_OS = 2,
+    TIDE_WITHOUT_PACKAGE = 4, /* with it go require and module */
+    TIDE_WITHOUT_DEBUG = 8,   /* with it go getfenv, setfenv, loaded bytecode */
+    TIDE_WITHOUT_FFI = 16,    /* with it goes loaded bytecode */
+    TIDE_WITHOUT_JIT = 32,
+    TIDE_SANDBOX = 63
+};
+
+struct tide_start_options {
+    size_t size;
+    /* Run in every fresh worker, in the mill's own state, and in the one of
+     * tide_adopt(). The globals it sets and the modules it loads are found there
+     * and not sent. */
+    tide_hook_fn hook;
+    void *hook_data;
+    const struct tide_task *tasks; /* for tide_mill_run() */
+    size_t task_count;
+    unsigned without; /* TIDE_WITHOUT_*; for mills, not for tide_adopt() */
+    /* NULL: fork. Else execute this, found on PATH: "/proc/self/exe" or another
+     * program whose main() calls tide_serve(), which then has hook and tasks; or
+     * "tidemill", the command, that has those of the shared object `library`, if
+     * there is one: it defines tide_start_library(). */
+    const char *program;
+    const char *library;
+};
+
+/** `const struct tide_start_options *tide_start_library(void)` of a `library`. */
+typedef const struct tide_start_options *(*tide_start_library_fn)(void);
+
+typedef struct tide_starter tide_starter;
+
+/**
+ * Start a supervisor, of which workers are forked: best at the beginning of main(),
+ * while the process is small and has one thread. Takes a fraction of a
+ * millisecond. What `options` (or NULL) points to is copied, but for what the
+ * pointers to data and functions in it point to.
+ */
+TIDE_API int tide_start(tide_starter **out,
+                        const struct tide_start_options *options,
+                        struct tide_error *err);
+
+/** End a supervisor that nobody has taken over. NULL is none. */
+TIDE_API void tide_stop(tide_starter *starter);
+
+/**
+ * To be called first in the main() of a program that names itself as `program`.
+ * Returns at once, unless the program was executed as a supervisor: then it is
+ * one, and does not return.
+ */
+TIDE_API void tide_serve(int argc, char **argv,
+                         const struct tide_start_options *options);
+
+/**
+ * Have the pools of a state of one's own use a starter, and run its hook in it.
+ * Before luaopen_tidemill(). The starter is gone from now on, also if this fails.
+ */
+TIDE_API int tide_adopt(struct lua_State *L, tide_starter *starter,
+                        struct tide_error *err);
 
 /**
  * Open the module `tidemill` in a LuaJIT state: a lua_CFunction for

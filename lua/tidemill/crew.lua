@@ -59,6 +59,12 @@ local function all_globals(names)
   return names
 end
 
+local function copy(set)
+  local names = {}
+  for name in pairs(set) do names[name] = true end
+  return names
+end
+
 --- Start the workers of a new pool. Raises kind `"init"` or `"broken"`.
 ---@param given tidemill.PoolOptions  checked and complete
 ---@param where string   the function to name in errors
@@ -66,9 +72,10 @@ end
 ---@return userdata handle
 ---@return table<string, true>? hidden  globals that are not sent: the workers have their own
 function crew.start(given, where, level)
-  local hidden
+  local brought = core.brought_globals()
+  local hidden = brought and copy(brought)
   if given.initializer then
-    hidden = {}
+    hidden = hidden or {}
     core.assigned_globals(given.initializer, hidden)
   end
   local way = given.inherit and "inherit" or given.start_method or "fork"
@@ -79,7 +86,8 @@ function crew.start(given, where, level)
   end
   local handle, failure = core.open(given.processes, config_of(given), way, given.name)
   if not handle then raise_start(failure) end
-  if given.initializer ~= nil or given.preload ~= nil then await_start(handle) end
+  local has_to_start = given.initializer ~= nil or given.preload ~= nil or brought ~= nil
+  if has_to_start then await_start(handle) end
   if given.seed then core.seed(handle, given.seed) end
   return handle, hidden
 end

@@ -15,7 +15,6 @@
 #include "cli/session.h"
 #include "lua/state.h"
 #include "lua/trace.h"
-#include "lua/worker.h"
 #include "tidemill.h"
 
 enum { EXIT_USAGE = 2 };
@@ -223,10 +222,7 @@ static int run_all(lua_State *L, const struct line *line, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct line line = { 0 };
-    if (argc == 2 && strcmp(argv[1], TIDE_SUPERVISE) == 0) {
-        struct tide_worker_ops ops = tide_lua_worker_ops();
-        tide_supervisor_serve(&ops);
-    }
+    tide_serve(argc, argv, NULL);
     atexit(tide_ending_check_output);
     int code = check_line(&line, argc, argv);
     if (code == EXIT_SUCCESS && !line.done) {

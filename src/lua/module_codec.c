@@ -4,6 +4,7 @@
  */
 #include "lua/job_parts.h"
 #include "lua/module.h"
+#include "lua/setup.h"
 
 #include <lauxlib.h>
 #include <string.h>
@@ -56,6 +57,12 @@ static int core_decode(lua_State *L)
     const unsigned char *end = at + size;
     struct tide_error err;
     int count;
+    if (!tide_setup_allows_bytecode(L)) {
+        tide_error_object_push(L, "decode",
+                               "cannot decode: this state may not load "
+                               "bytecode");
+        return lua_error(L);
+    }
     if (size > 0 && *at++ != TIDE_FORMAT_VERSION) {
         lua_pushfstring(L,
                         "cannot decode: the bytes are of version %d of the "
@@ -88,6 +95,13 @@ static int core_plain_classes(lua_State *L)
 {
     tide_codec_of(L)->plain_classes = lua_toboolean(L, 1);
     return 0;
+}
+
+/* brought_globals() -> the set of those that a C host brings to every state, or nil */
+static int core_brought_globals(lua_State *L)
+{
+    tide_setup_push_brought(L, "globals");
+    return 1;
 }
 
 /* hide_globals(set): globals never captured, assigned by an initializer */
@@ -145,6 +159,7 @@ const luaL_Reg tide_core_codec[] = {
     { "register", core_register },
     { "plain_classes", core_plain_classes },
     { "hide_globals", core_hide_globals },
+    { "brought_globals", core_brought_globals },
     { "assigned_globals", core_assigned_globals },
     { NULL, NULL },
 };

@@ -1,6 +1,7 @@
 #include "lua/names.h"
 
 #include "lua/layout.h"
+#include "lua/setup.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
@@ -73,12 +74,27 @@ static void add_fields(struct tide_names *names, lua_State *L,
     }
 }
 
+/* Does the host's hook load it in every state? */
+static int is_brought(lua_State *L, const char *module)
+{
+    tide_setup_push_brought(L, "modules");
+    int brought = 0;
+    if (lua_istable(L, -1)) {
+        lua_getfield(L, -1, module);
+        brought = lua_toboolean(L, -1);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return brought;
+}
+
 /* Would `require` find the module in a fresh state with our search paths? */
 static int is_findable(lua_State *L, const char *module)
 {
     static const char *const paths[] = { "path", "cpath" };
     int top = lua_gettop(L);
-    int found = strncmp(module, "tidemill", 8) == 0; /* we bring it along */
+    int found = strncmp(module, "tidemill", 8) == 0 || /* we bring it along, */
+                is_brought(L, module);                 /* or the host does */
     lua_getglobal(L, "package");
     for (int i = 0; i < 2 && !found && lua_istable(L, -1); i++) {
         lua_getfield(L, top + 1, "searchpath");

@@ -1,9 +1,10 @@
 /*
- * Three ways through a span:
+ * Four ways through a span:
  *
  *   items      decode an item's arguments, call, encode its result; one lua_pcall
  *              an item
  *   columns    numbers in, numbers or booleans or nothing out: runner_columns.c
+ *   tasks      bytes in, bytes out, by a C function of the host's: runner_task.c
  *   fold       results are combined in the worker: runner_fold.c
  *
  * The worker may be killed at any instant, and what it finished counts. So `hand`
@@ -187,6 +188,8 @@ int tide_runner_run(struct tide_runner *runner, struct tide_slot *slot)
                       ? tide_runner_run_fold(runner)
                   : tide_runner_has_columns(runner)
                       ? tide_runner_run_columns(runner)
+                  : tide_runner_has_task(runner)
+                      ? tide_runner_run_tasks(runner)
                       : tide_runner_run_items(runner, runner->request.first);
     runner->tasks_run +=
         slot->reply.hand - runner->request.first + (stopped ? 1 : 0);

@@ -73,6 +73,12 @@ int tide_runner_look(struct tide_runner *runner);
 /** Run a span by a compiled loop. Returns 1 if an item stopped it. */
 int tide_runner_run_columns(struct tide_runner *runner);
 
+/** Is the function of the span a task of the host's, its arguments messages? */
+int tide_runner_has_task(const struct tide_runner *runner);
+
+/** Run such a span. Returns 1 if an item stopped it. */
+int tide_runner_run_tasks(struct tide_runner *runner);
+
 /** Run a span and fold its results. Returns 1 if an item stopped it. */
 int tide_runner_run_fold(struct tide_runner *runner);
 

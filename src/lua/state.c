@@ -2,6 +2,7 @@
 
 #include "lua/embedded.h"
 #include "lua/module.h"
+#include "lua/setup.h"
 
 #include <lauxlib.h>
 #include <lualib.h>
@@ -9,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define KEY_REQUIRE "tidemill.require" /* a script may have none */
 
 /*
  * package.preload entries: the text is compiled when it is first required. The
@@ -33,6 +36,11 @@ static int load_embedded(lua_State *L)
             ? luaL_loadfile(L, path)
             : luaL_loadbuffer(L, module->text, module->length, chunk))
         return lua_error(L);
+    lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_ENVIRONMENT);
+    if (lua_istable(L, -1))
+        lua_setfenv(L, -2);
+    else
+        lua_pop(L, 1);
     lua_pushstring(L, module->name);
     lua_call(L, 1, 1);
     return 1;
@@ -51,21 +59,30 @@ void tide_state_register(lua_State *L)
     lua_pushcfunction(L, tide_open_core);
     lua_setfield(L, -2, "tidemill.core");
     lua_pop(L, 2);
+    lua_getglobal(L, "require");
+    lua_setfield(L, LUA_REGISTRYINDEX, KEY_REQUIRE);
+}
+
+static int open_state(lua_State *L)
+{
+    luaL_openlibs(L);
+    tide_state_register(L);
+    return 0;
 }
 
 lua_State *tide_state_new(void)
 {
     lua_State *L = luaL_newstate();
-    if (L == NULL)
+    if (L != NULL && lua_cpcall(L, open_state, NULL) != 0) {
+        lua_close(L); /* memory is all it can have lacked */
         return NULL;
-    luaL_openlibs(L);
-    tide_state_register(L);
+    }
     return L;
 }
 
 void tide_state_require(lua_State *L, const char *name)
 {
-    lua_getglobal(L, "require");
+    lua_getfield(L, LUA_REGISTRYINDEX, KEY_REQUIRE);
     lua_pushstring(L, name);
     lua_call(L, 1, 1);
 }

@@ -43,6 +43,7 @@ const struct tide_worker_env *tide_worker_self(void)
 
 static int load_libraries(lua_State *L)
 {
+    tide_setup_bind(L, lua_touserdata(L, 1));
     tide_state_require(L, "ffi");
     tide_state_require(L, "tidemill.columns");
     tide_codec_of(L);
@@ -51,11 +52,10 @@ static int load_libraries(lua_State *L)
     return 0;
 }
 
-static void *prepare(void *unused)
+static void *prepare(void *setup)
 {
-    (void)unused;
     lua_State *L = tide_state_new();
-    if (L != NULL && lua_cpcall(L, load_libraries, NULL) != 0)
+    if (L != NULL && lua_cpcall(L, load_libraries, setup) != 0)
         fprintf(stderr, "tidemill: cannot prepare workers: %s\n",
                 lua_tostring(L, -1));
     return L;
@@ -77,8 +77,10 @@ static int exit_worker(lua_State *L)
 static void set_search_path(lua_State *L, const char *name)
 {
     lua_getglobal(L, "package");
-    lua_getfield(L, -2, name);
-    lua_setfield(L, -2, name);
+    if (lua_istable(L, -1)) { /* not in a copy of a restricted state */
+        lua_getfield(L, -2, name);
+        lua_setfield(L, -2, name);
+    }
     lua_pop(L, 1);
 }
 
@@ -167,6 +169,7 @@ static int start(lua_State *L)
     const struct tide_worker_env *env = lua_touserdata(L, 1);
     seed_random(L);
     replace_exit(L);
+    tide_setup_apply(L);
     if (env->config == NULL)
         return 0;
     const unsigned char *at = env->config;
@@ -183,6 +186,7 @@ static int start(lua_State *L)
         luaL_error(L, "cannot change to directory '%s'", lua_tostring(L, -1));
     lua_pop(L, 1);
     require_all(L);
+    tide_setup_restrict(L);
     int count = decode_next(L, &at, end);
     if (!lua_isnil(L, -count))
         lua_call(L, count - 1, 0);
@@ -389,7 +393,9 @@ struct tide_worker_ops tide_lua_copy_ops(lua_State *L)
                                      .argument = L };
 }
 
-struct tide_worker_ops tide_lua_worker_ops(void)
+struct tide_worker_ops tide_lua_worker_ops(const struct tide_setup *setup)
 {
-    return (struct tide_worker_ops){ .prepare = prepare, .run = run };
+    return (struct tide_worker_ops){ .prepare = prepare,
+                                     .run = run,
+                                     .argument = (void *)(uintptr_t)setup };
 }

@@ -5,12 +5,16 @@
 #ifndef TIDE_LUA_WORKER_H
 #define TIDE_LUA_WORKER_H
 
-#include "proc/supervisor.h"
+#include "lua/setup.h"
 
 #include <lua.h>
 
-/** The operations that make a supervisor's workers Lua workers. */
-struct tide_worker_ops tide_lua_worker_ops(void);
+/**
+ * The operations that make a supervisor's workers Lua workers.
+ *
+ * @param setup  NULL for none; in force in their states, see setup.h
+ */
+struct tide_worker_ops tide_lua_worker_ops(const struct tide_setup *setup);
 
 /**
  * The same for workers that go on in a copy of `L`, as it is when the supervisor is

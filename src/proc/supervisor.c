@@ -55,7 +55,8 @@ static int execute(pid_t *out, const struct tide_command *command, int channel)
 {
     char *const argv[] = { (char *)(uintptr_t)command->path,
                            (char *)(uintptr_t)TIDE_SUPERVISE,
-                           (char *)(uintptr_t)command->argument, NULL };
+                           (char *)(uintptr_t)command->arguments[0],
+                           (char *)(uintptr_t)command->arguments[1], NULL };
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t all;

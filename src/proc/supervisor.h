@@ -52,8 +52,8 @@ struct tide_supervisor {
 
 /** What to execute as a supervisor. */
 struct tide_command {
-    const char *path;     /* found on PATH if it has no slash; NULL: nothing */
-    const char *argument; /* after TIDE_SUPERVISE; or NULL */
+    const char *path; /* found on PATH if it has no slash; NULL: nothing */
+    const char *arguments[2]; /* after TIDE_SUPERVISE; up to the first NULL */
 };
 
 /**
