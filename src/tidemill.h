@@ -1,6 +1,27 @@
 /**
  * @file tidemill.h
- * @brief Tidemill for C programs: the module for a host's own lua_State.
+ * @brief Tidemill for C programs: a parallel Lua engine, or the module for a
+ *        lua_State of one's own.
+ *
+ *     struct tide_error err;
+ *     tide_mill *mill;
+ *     tide_call *call;
+ *     double squares[4] = { 1, 2, 3, 4 };
+ *     size_t count = 4;
+ *     tide_args *items = tide_args_each(tide_args_new(), squares, count);
+ *     tide_mill_open(&mill, NULL, &err);
+ *     tide_mill_map(&call, mill, "x -> x * x", items, NULL, &err);
+ *     if (tide_call_wait(call, TIDE_WAIT_FOREVER, &err) != TIDE_OK ||
+ *         tide_get_numbers(squares, &count, call, "") != TIDE_OK)
+ *         fprintf(stderr, "%s\n", err.text);
+ *
+ *   Object   Is                                    Made by         Ended by
+ *   starter  a supervisor process, forked early    tide_start      tide_stop, or
+ *                                                                  its new owner
+ *   mill     a Lua state and a pool of workers     tide_mill_open  tide_mill_free
+ *   call     a function at work in the workers,    tide_mill_call, tide_call_free,
+ *            later its results                     _map, _run      tide_mill_free
+ *   args     values to be sent                     tide_args_new   tide_args_free
  *
  * **Failure.** A function that can fail returns an enum tide_status, puts into
  * `err` (yours, may be NULL) what could not be done and why, and sets what `out`
@@ -177,5 +198,7 @@ TIDE_API int luaopen_tidemill(struct lua_State *L);
 #ifdef __cplusplus
 }
 #endif
+
+#include "tidemill_mill.h"
 
 #endif

@@ -1,4 +1,4 @@
-# The tests, by label: unit, spec, lint, layers; fuzz, see fuzz.cmake.
+# The tests, by label: unit, embed, spec, lint, layers; fuzz, see fuzz.cmake.
 
 find_program(TIDEMILL_LUAJIT luajit)
 find_program(TIDEMILL_BUSTED busted)
@@ -20,6 +20,45 @@ foreach(name IN LISTS TIDEMILL_UNIT_TESTS)
       TIMEOUT 120
       FAIL_REGULAR_EXPRESSION "${reports}")
 endforeach()
+
+# ---- embed: C programs that see nothing but the library ----
+
+# They have to survive what the limits on memory do to them, and die of their
+# signals, not of a report.
+set(embed_environment
+    "ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_abort=0:quarantine_size_mb=1"
+    $<$<BOOL:${TIDEMILL_SANITIZE}>:SPEC_NO_LIMITS=1>)
+
+add_library(embed_library MODULE spec/embed/library.c)
+set_target_properties(embed_library PROPERTIES
+    OUTPUT_NAME library PREFIX "" LIBRARY_OUTPUT_DIRECTORY embed)
+target_link_libraries(embed_library PRIVATE
+    tidemill::tidemill PkgConfig::LUAJIT tidemill_flags)
+
+foreach(name IN LISTS TIDEMILL_EMBED_TESTS)
+  add_executable(embed_${name} spec/embed/${name}.c)
+  target_link_libraries(embed_${name} PRIVATE
+      tidemill_flags tidemill::tidemill PkgConfig::LUAJIT)
+  set_target_properties(embed_${name} PROPERTIES
+      OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY embed)
+  set(arguments "")
+  if(name STREQUAL "plugin")
+    set_property(TARGET embed_plugin PROPERTY LINK_LIBRARIES
+        tidemill_flags ${CMAKE_DL_LIBS})
+    target_include_directories(embed_plugin PRIVATE src)
+    set(arguments $<TARGET_FILE:tidemill_library>)
+  elseif(name STREQUAL "hosts")
+    set(arguments
+        $<TARGET_FILE:embed_library> $<TARGET_FILE:tidemill_command>)
+  endif()
+  add_test(NAME embed_${name} COMMAND embed_${name} ${arguments})
+  set_tests_properties(embed_${name} PROPERTIES
+      LABELS embed
+      TIMEOUT 120
+      ENVIRONMENT "${embed_environment}"
+      FAIL_REGULAR_EXPRESSION "${reports}")
+endforeach()
+set_property(TEST embed_ten PROPERTY PASS_REGULAR_EXPRESSION "^1 4 9 16\n$")
 
 # ---- spec: what Lua programs see, through the stock luajit ----
 

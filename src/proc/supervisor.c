@@ -104,7 +104,7 @@ int tide_supervisor_start(struct tide_supervisor *out,
     if (executes && is_meant_to_supervise())
         return tide_fail(err, TIDE_EINVAL,
                          "cannot execute a supervisor: this process was, and "
-                         "has not become one");
+                         "its main() has not called tide_serve()");
     int status = tide_channel_open(ends, err);
     if (status != TIDE_OK)
         return status;
