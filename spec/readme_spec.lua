@@ -1,6 +1,8 @@
--- Every Lua block of the README is a job script; the text block after it is what it prints.
+-- Every Lua block of the README is a job script, and every C block a program; the text block after
+-- it is what it prints.
 
 local command = assert(os.getenv "TIDEMILL_COMMAND", "TIDEMILL_COMMAND must name the command")
+local build = assert(os.getenv "TIDEMILL_BUILD", "TIDEMILL_BUILD must name the build tree")
 
 local function read(path)
   local file = assert(io.open(path, "rb"))
@@ -12,8 +14,8 @@ end
 local function blocks(text)
   local found, last = {}, nil
   for language, body in text:gmatch "```(%a+)\n(.-)```" do
-    if language == "lua" then
-      last = { code = body }
+    if language == "lua" or language == "c" then
+      last = { code = body, language = language }
       found[#found + 1] = last
     elseif language == "text" and last then
       last.output = body
@@ -23,12 +25,23 @@ local function blocks(text)
   return found
 end
 
-local function run(code)
+-- Of the header and the library as they were built, which a sanitizer may be in.
+local program = ([[
+  unset LD_PRELOAD
+  cc -x c -Wall -Wextra -Werror SANITIZE -Isrc PATH -o PATH.out -LBUILD -ltidemill \
+    -Wl,-rpath,BUILD && PATH.out
+  status=$?
+  rm -f PATH.out
+  (exit $status)]]):gsub("BUILD", build):gsub("SANITIZE",
+  (os.getenv "LD_PRELOAD" or ""):find("asan", 1, true) and "-fsanitize=address,undefined" or "")
+
+local function run(code, language)
   local path = os.tmpname()
   local file = assert(io.open(path, "wb"))
   file:write(code)
   file:close()
-  local process = assert(io.popen(("%s %s 2>&1; echo status $?"):format(command, path)))
+  local line = language == "c" and program:gsub("PATH", path) or command .. " " .. path
+  local process = assert(io.popen(("{ %s\n} 2>&1; echo status $?"):format(line)))
   local output = process:read "*a"
   process:close()
   os.remove(path)
@@ -42,7 +55,8 @@ describe("README", function()
 
   for i, block in ipairs(found) do
     it(("block %d prints what it says"):format(i), function()
-      assert.equal(assert(block.output, "no text block follows") .. "status 0\n", run(block.code))
+      assert.equal(assert(block.output, "no text block follows") .. "status 0\n",
+        run(block.code, block.language))
     end)
   end
 end)
