@@ -3,14 +3,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/sched.h>
+#include <linux/sched/types.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { FIRST_FD = 3 };
+enum { FIRST_FD = 3, SHORT_SLICE_NS = 100 * 1000 };
 
 pid_t tide_child_fork(void)
 {
@@ -35,6 +38,21 @@ static void set_disposition(int signal_number, void (*handler)(int))
 {
     sigaction(signal_number, &(struct sigaction){ .sa_handler = handler },
               NULL);
+}
+
+/*
+ * Ask for so much time at a stretch, 0 for as much as others get: on a processor that
+ * many want, who asks for less has its turn earlier. Linux 6.12 and later; before, it
+ * changes nothing.
+ */
+static void set_slice(uint64_t slice_ns)
+{
+    struct sched_attr attr;
+    if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) != 0 ||
+        attr.sched_policy != SCHED_NORMAL)
+        return;
+    attr.sched_runtime = slice_ns;
+    syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
 /* Close all above 2 but `keep`, which becomes FIRST_FD. */
@@ -82,6 +100,7 @@ int tide_child_become_supervisor(int keep)
     sigaddset(&blocked, SIGCONT); /* goes on all the same */
     sigprocmask(SIG_SETMASK, &blocked, NULL);
     prctl(PR_SET_NAME, "tidemill-super");
+    set_slice(SHORT_SLICE_NS); /* it stops those that take all there is */
     int kept = close_all_but(keep);
     fill_stdio();
     return kept;
@@ -97,6 +116,7 @@ int tide_child_become_worker(pid_t parent, int keep, const char *name)
     if (getppid() != parent)
         _exit(EXIT_FAILURE); /* it died before the line above */
     prctl(PR_SET_NAME, name);
+    set_slice(0);
     int kept = close_all_but(keep);
     use_null_stdin();
     setvbuf(stdout, NULL, _IOLBF, 0);
