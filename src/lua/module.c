@@ -37,8 +37,7 @@ struct tide_lua_pool *tide_enter_pool(lua_State *L, int top)
     return owner;
 }
 
-/* Free the pool, and end its supervisor if that has no other. */
-static void free_pool(struct tide_lua_pool *owner, lua_State *L)
+void tide_free_pool(struct tide_lua_pool *owner, lua_State *L)
 {
     struct tide_host *host = owner->pool != NULL ? owner->pool->host : NULL;
     tide_jobs_free(owner, L);
@@ -51,72 +50,8 @@ static int pool_gc(lua_State *L)
     struct tide_lua_pool *owner = luaL_checkudata(L, 1, TIDE_POOL_TYPE);
     owner->busy = 0;
     tide_jobs_enter(owner, L, 1);
-    free_pool(owner, L);
+    tide_free_pool(owner, L);
     return 0;
-}
-
-/*
- * open(workers, config, way, name) -> pool, or nil and why it could not be opened.
- * The way is "fork", "spawn" or "inherit".
- */
-static int core_open(lua_State *L)
-{
-    size_t config_bytes;
-    const char *config = luaL_checklstring(L, 2, &config_bytes);
-    struct tide_pool_options options = {
-        .worker_count = (uint32_t)luaL_checkint(L, 1),
-        .config = config,
-        .config_bytes = config_bytes,
-    };
-    struct tide_error err;
-    struct tide_pool *pool;
-    struct tide_host *host = tide_push_host(L, luaL_checkstring(L, 3));
-    int host_index = lua_gettop(L);
-
-    struct tide_lua_pool *owner = lua_newuserdata(L, sizeof *owner);
-    *owner = (struct tide_lua_pool){ 0 };
-    owner->owns_host = strcmp(lua_tostring(L, 3), "inherit") == 0;
-    lua_createtable(L, TIDE_POOL_JOBS, 0);
-    lua_pushvalue(L, host_index);
-    lua_rawseti(L, -2, TIDE_POOL_HOST); /* needed as long as the pool lives */
-    lua_newtable(L);
-    lua_rawseti(L, -2, TIDE_POOL_JOBS);
-    lua_newtable(L);
-    lua_rawseti(L, -2, TIDE_POOL_FINISHED);
-    lua_setfenv(L, -2);
-    if (tide_pool_open(&pool, host, &options, &err) != TIDE_OK) {
-        lua_pushnil(L);
-        lua_pushstring(L, err.text);
-        return 2;
-    }
-    if (tide_jobs_init(owner, pool, tide_codec_of(L)) != 0) {
-        tide_pool_free(pool);
-        return luaL_error(L, "cannot open a pool: out of memory");
-    }
-    tide_trace_pool(owner, L, luaL_checkstring(L, 4));
-    luaL_getmetatable(L, TIDE_POOL_TYPE);
-    lua_setmetatable(L, -2);
-    return 1;
-}
-
-/*
- * await_start(pool) -> true when all workers are up, or false after a signal, whose
- * Lua handler is to run: call again. Or nil and what a worker raised (a table) or
- * why they are not (a string); the pool is released then.
- */
-static int core_await_start(lua_State *L)
-{
-    struct tide_lua_pool *owner = tide_enter_pool(L, 1);
-    int status = tide_pool_await_start(owner->pool, TIDE_FOREVER);
-    if (status == TIDE_OK || status == TIDE_EINTR) {
-        lua_pushboolean(L, status == TIDE_OK);
-        return 1;
-    }
-    lua_pushnil(L);
-    if (tide_failure_push(L, owner->pool) == 0)
-        lua_pushstring(L, owner->pool->reason);
-    free_pool(owner, L);
-    return 2;
 }
 
 /* step(pool): take in and hand out, without waiting. */
@@ -180,7 +115,7 @@ static int core_release(lua_State *L)
 {
     struct tide_lua_pool *owner = tide_enter_pool(L, 1);
     if (owner->pool != NULL && owner->pool->gone)
-        free_pool(owner, L);
+        tide_free_pool(owner, L);
     return 0;
 }
 
@@ -427,8 +362,8 @@ static void set_flags(lua_State *L)
 int tide_open_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        { "open", core_open },
-        { "await_start", core_await_start },
+        { "open", tide_core_open },
+        { "await_start", tide_core_await_start },
         { "step", core_step },
         { "is_busy", core_is_busy },
         { "close", core_close },

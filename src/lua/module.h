@@ -28,6 +28,19 @@ extern const luaL_Reg tide_core_jobs[];
  */
 int tide_core_start(lua_State *L);
 
+/**
+ * open(workers, config, way, name) -> pool, or nil and why it could not be opened.
+ * The way is "fork", "spawn" or "inherit".
+ */
+int tide_core_open(lua_State *L);
+
+/**
+ * await_start(pool) -> true when all workers are up, or false after a signal, whose
+ * Lua handler is to run: call again. Or nil and what a worker raised (a table) or
+ * why they are not (a string); the pool is released then.
+ */
+int tide_core_await_start(lua_State *L);
+
 /** Push the host of a pool that starts by "fork", "spawn" or "inherit". */
 struct tide_host *tide_push_host(lua_State *L, const char *way);
 
@@ -36,6 +49,9 @@ struct tide_lua_pool *tide_check_pool(lua_State *L, int index);
 
 /** The pool at 1, for a function that works on jobs; its arguments end at `top`. */
 struct tide_lua_pool *tide_enter_pool(lua_State *L, int top);
+
+/** Free the pool, and end its supervisor if that has no other. */
+void tide_free_pool(struct tide_lua_pool *owner, lua_State *L);
 
 /** A number of seconds from now, nil for ever, as a deadline. */
 uint64_t tide_check_deadline(lua_State *L, int index);

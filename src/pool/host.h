@@ -20,6 +20,7 @@ struct tide_host {
     uint32_t last_crew;
     const char *mark; /* a page that a fork clears; NULL on a kernel without */
     struct tide_pool *pools;
+    uint32_t pools_most; /* the rooms above: when to look for dropped ones */
 };
 
 /**

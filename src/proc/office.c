@@ -29,7 +29,41 @@
 
 enum { END_PATIENCE_S = 2 }; /* the host waits longer */
 
-/* ---- crews ---- */
+/* ---- what has happened ---- */
+
+/* Take the signals that came. @return 1 if one says that we were stopped */
+static int take_signals(int signal_fd)
+{
+    struct signalfd_siginfo info;
+    int was_stopped = 0;
+    while (read(signal_fd, &info, sizeof info) > 0)
+        was_stopped |= info.ssi_signo == SIGCONT;
+    return was_stopped;
+}
+
+static void reap_all(struct tide_office *office, uint64_t now_ns)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED)) > 0)
+        for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
+            for (uint32_t i = 0; i < crew->manned; i++)
+                if (crew->places[i].state == TIDE_RUNNING &&
+                    crew->places[i].pid == pid)
+                    tide_crew_take_note(crew, i, status, now_ns);
+}
+
+/* Take notice of what has happened until `now_ns`. */
+static void look_around(struct tide_office *office, uint64_t now_ns)
+{
+    if (take_signals(office->signal_fd))
+        for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
+            tide_watch_excuse(crew, now_ns - office->seen_ns);
+    office->seen_ns = now_ns;
+    reap_all(office, now_ns);
+}
+
+/* ---- crews that end ---- */
 
 static void send_gone(struct tide_office *office, uint32_t id,
                       const char *reason)
@@ -40,28 +74,6 @@ static void send_gone(struct tide_office *office, uint32_t id,
         snprintf(gone.reason, sizeof gone.reason, "%s", reason);
     }
     tide_channel_send(office->channel, &gone, NULL);
-}
-
-static void create_crew(struct tide_office *office,
-                        const struct tide_message *order, int *fds)
-{
-    struct tide_error err = { .text = "no descriptors came along" };
-    struct tide_crew *crew =
-        fds[1] >= 0 ? tide_crew_new(order, fds[0], fds[1], &err) : NULL;
-    if (crew == NULL) {
-        tide_channel_drop(fds);
-        send_gone(office, order->crew, err.text);
-        return;
-    }
-    close(fds[0]);
-    crew->next = office->crews;
-    office->crews = crew;
-    tide_crew_start(office, crew);
-    if (!crew->started)
-        return; /* GONE follows when those that were forked are reaped */
-    struct tide_message reply = { .kind = TIDE_MESSAGE_STARTED,
-                                  .crew = crew->id };
-    tide_channel_send(office->channel, &reply, NULL);
 }
 
 static void dismiss_gone(struct tide_office *office)
@@ -79,66 +91,78 @@ static void dismiss_gone(struct tide_office *office)
     }
 }
 
-/* Do what is due; returns when the next thing is. */
-static uint64_t do_due(struct tide_office *office, uint64_t now_ns)
+/* Is a crew waited for whose workers were all killed? `next_ns`: when to look again. */
+static int is_stopping(struct tide_office *office, uint64_t now_ns,
+                       uint64_t *next_ns)
 {
-    uint64_t next_ns = TIDE_FOREVER;
+    int found = 0;
     for (struct tide_crew *crew = office->crews; crew; crew = crew->next) {
-        uint64_t kill_ns = tide_crew_give_up(crew, now_ns);
-        uint64_t fork_ns = tide_crew_fork_due(office, crew, now_ns);
-        uint64_t look_ns = tide_watch_look(crew, now_ns);
-        next_ns = kill_ns < next_ns ? kill_ns : next_ns;
-        next_ns = fork_ns < next_ns ? fork_ns : next_ns;
-        next_ns = look_ns < next_ns ? look_ns : next_ns;
+        uint64_t at_ns = tide_crew_give_up(crew, now_ns);
+        *next_ns = at_ns < *next_ns ? at_ns : *next_ns;
+        found |= crew->stopping && !tide_crew_is_gone(crew);
     }
-    return next_ns;
+    return found;
 }
 
-static void reap_all(struct tide_office *office, uint64_t now_ns)
+/* Wait for the crews that were stopped, for some time. */
+static void see_off(struct tide_office *office)
 {
-    int status;
-    pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED)) > 0)
-        for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
-            for (uint32_t i = 0; i < crew->manned; i++)
-                if (crew->places[i].state == TIDE_RUNNING &&
-                    crew->places[i].pid == pid)
-                    tide_crew_take_note(crew, i, status, now_ns);
-}
-
-/* ---- the loop ---- */
-
-/* Take the signals that came. @return 1 if one says that we were stopped */
-static int take_signals(int signal_fd)
-{
-    struct signalfd_siginfo info;
-    int was_stopped = 0;
-    while (read(signal_fd, &info, sizeof info) > 0)
-        was_stopped |= info.ssi_signo == SIGCONT;
-    return was_stopped;
+    uint64_t deadline_ns = tide_deadline_ns(END_PATIENCE_S);
+    struct pollfd fd = { .fd = office->signal_fd, .events = POLLIN };
+    for (;;) {
+        uint64_t next_ns = deadline_ns, now_ns = tide_now_ns();
+        look_around(office, now_ns);
+        if (!is_stopping(office, now_ns, &next_ns) || now_ns >= deadline_ns)
+            return;
+        poll(&fd, 1, tide_poll_timeout_ms(next_ns));
+    }
 }
 
 /* Kill all and reap them. Who cannot die now is left to init. */
 static _Noreturn void end_office(struct tide_office *office)
 {
-    uint64_t deadline_ns = tide_deadline_ns(END_PATIENCE_S);
-    struct pollfd fd = { .fd = office->signal_fd, .events = POLLIN };
     for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
         tide_crew_stop(crew);
-    for (;;) {
-        uint64_t next_ns = deadline_ns, now_ns = tide_now_ns();
-        int is_gone = 1;
-        take_signals(office->signal_fd);
-        reap_all(office, now_ns);
-        for (struct tide_crew *crew = office->crews; crew; crew = crew->next) {
-            uint64_t at_ns = tide_crew_give_up(crew, now_ns);
-            next_ns = at_ns < next_ns ? at_ns : next_ns;
-            is_gone &= tide_crew_is_gone(crew);
-        }
-        if (is_gone || now_ns >= deadline_ns)
-            _exit(EXIT_SUCCESS); /* stdio was flushed at the fork */
-        poll(&fd, 1, tide_poll_timeout_ms(next_ns));
+    see_off(office);
+    _exit(EXIT_SUCCESS); /* stdio holds nothing: it was flushed at the fork */
+}
+
+/* ---- orders ---- */
+
+/* The new crew's places. Those that are about to end may have what it needs. */
+static struct tide_crew *new_crew(struct tide_office *office,
+                                  const struct tide_message *order,
+                                  const int *fds, struct tide_error *err)
+{
+    if (fds[1] < 0)
+        return NULL;
+    struct tide_crew *crew = tide_crew_new(order, fds[0], fds[1], err);
+    if (crew != NULL)
+        return crew;
+    see_off(office);
+    dismiss_gone(office);
+    return tide_crew_new(order, fds[0], fds[1], err);
+}
+
+static void create_crew(struct tide_office *office,
+                        const struct tide_message *order, int *fds)
+{
+    struct tide_error err = { .text = "no descriptors came along" };
+    struct tide_crew *crew = new_crew(office, order, fds, &err);
+    if (crew == NULL) {
+        tide_channel_drop(fds);
+        send_gone(office, order->crew, err.text);
+        return;
     }
+    close(fds[0]);
+    crew->next = office->crews;
+    office->crews = crew;
+    tide_crew_start(office, crew);
+    if (!crew->started)
+        return; /* GONE follows when those that were forked are reaped */
+    struct tide_message reply = { .kind = TIDE_MESSAGE_STARTED,
+                                  .crew = crew->id };
+    tide_channel_send(office->channel, &reply, NULL);
 }
 
 static void obey(struct tide_office *office, struct tide_crew *crew,
@@ -182,14 +206,21 @@ static void receive_all(struct tide_office *office)
     }
 }
 
-/* Take notice of what has happened until `now_ns`. */
-static void look_around(struct tide_office *office, uint64_t now_ns)
+/* ---- the loop ---- */
+
+/* Do what is due; returns when the next thing is. */
+static uint64_t do_due(struct tide_office *office, uint64_t now_ns)
 {
-    if (take_signals(office->signal_fd))
-        for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
-            tide_watch_excuse(crew, now_ns - office->seen_ns);
-    office->seen_ns = now_ns;
-    reap_all(office, now_ns);
+    uint64_t next_ns = TIDE_FOREVER;
+    for (struct tide_crew *crew = office->crews; crew; crew = crew->next) {
+        uint64_t kill_ns = tide_crew_give_up(crew, now_ns);
+        uint64_t fork_ns = tide_crew_fork_due(office, crew, now_ns);
+        uint64_t look_ns = tide_watch_look(crew, now_ns);
+        next_ns = kill_ns < next_ns ? kill_ns : next_ns;
+        next_ns = fork_ns < next_ns ? fork_ns : next_ns;
+        next_ns = look_ns < next_ns ? look_ns : next_ns;
+    }
+    return next_ns;
 }
 
 static void serve(struct tide_office *office)
