@@ -425,13 +425,13 @@ describe("a result", function()
       local made = 0
       local function seconds_for(count)
         collectgarbage()
-        local results, from = {}, processes.clock()
+        local results, from = {}, os.clock() -- of its own: others may be busy
         for i = 1, count do
           made = made + 1
           local number = made
           results[i] = pool:submit(function() return number end)
         end
-        local took = processes.clock() - from
+        local took = os.clock() - from
         for i, result in ipairs(results) do
           if result:get() ~= made - count + i then error "another's number" end
         end

@@ -10,6 +10,7 @@
 
 #include "base/options.h"
 #include "lua/codec.h"
+#include "lua/runtime.h"
 #include "lua/state.h"
 
 #include <errno.h>

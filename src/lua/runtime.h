@@ -14,6 +14,7 @@
 #include <lua.h>
 
 #pragma weak luaL_loadbufferx
+#pragma weak luaL_loadfilex
 #pragma weak luaL_setfuncs
 #pragma weak luaL_traceback
 #pragma weak lua_upvalueid
