@@ -10,7 +10,7 @@
  *                               wake all; then as   itself, when its   stays until
  *                               a vacancy (below)   slot is finished   reaped or
  *                                                                      given up
- * ENDED      -                  -                   fork -> RUNNING    -
+ * ENDED      -                  -                   -> VACANT, due     -
  *                                                   / -
  *
  * A worker stopped by a signal, but for an arrest (watch.c), stays RUNNING, but it
@@ -209,8 +209,7 @@ void tide_crew_start(struct tide_office *office, struct tide_crew *crew)
     crew->started = !crew->stopping;
 }
 
-void tide_crew_resize(struct tide_office *office, struct tide_crew *crew,
-                      uint32_t count)
+void tide_crew_resize(struct tide_crew *crew, uint32_t count)
 {
     int grows = !crew->stopping && !tide_board_is_closed(&crew->board);
     if (count == 0 || count > crew->place_count)
@@ -221,8 +220,8 @@ void tide_crew_resize(struct tide_office *office, struct tide_crew *crew,
     for (uint32_t i = 0; i < crew->manned && !crew->stopping; i++) {
         struct tide_place *place = &crew->places[i];
         if (i < count && place->state == TIDE_ENDED && grows) {
-            place->state = TIDE_VACANT; /* and stays it if the fork fails */
-            fork_worker(office, crew, i);
+            place->state = TIDE_VACANT;
+            place->due_ns = 0;
         } else if (i >= count && place->state == TIDE_VACANT &&
                    !tide_board_has_mail(&crew->board, i)) {
             place->state = TIDE_ENDED;
@@ -230,14 +229,20 @@ void tide_crew_resize(struct tide_office *office, struct tide_crew *crew,
     }
 }
 
+/* One at a time: on busy processors a fork takes long, and an order to stop would
+ * wait for all of them. */
 uint64_t tide_crew_fork_due(struct tide_office *office, struct tide_crew *crew,
                             uint64_t now_ns)
 {
     uint64_t next_ns = TIDE_FOREVER;
+    int has_forked = 0;
     for (uint32_t i = 0; i < crew->manned; i++) {
         struct tide_place *place = &crew->places[i];
-        if (place->state == TIDE_VACANT && place->due_ns <= now_ns)
+        if (place->state == TIDE_VACANT && place->due_ns <= now_ns &&
+            !has_forked) {
             fork_worker(office, crew, i);
+            has_forked = 1;
+        }
         if (place->state == TIDE_VACANT && place->due_ns < next_ns)
             next_ns = place->due_ns;
     }

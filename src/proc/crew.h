@@ -78,8 +78,7 @@ void tide_crew_free(struct tide_crew *crew);
 void tide_crew_start(struct tide_office *office, struct tide_crew *crew);
 
 /** The first `count` workers are wanted from now on. */
-void tide_crew_resize(struct tide_office *office, struct tide_crew *crew,
-                      uint32_t count);
+void tide_crew_resize(struct tide_crew *crew, uint32_t count);
 
 /** Kill every worker; a vacancy is ENDED. */
 void tide_crew_stop(struct tide_crew *crew);
@@ -91,7 +90,7 @@ void tide_crew_kill(struct tide_crew *crew, uint32_t index);
  * TIDE_FOREVER */
 uint64_t tide_crew_give_up(struct tide_crew *crew, uint64_t now_ns);
 
-/** Fork what is due. @return when the next one is, or TIDE_FOREVER */
+/** Fork one of what is due. @return when the next one is, or TIDE_FOREVER */
 uint64_t tide_crew_fork_due(struct tide_office *office, struct tide_crew *crew,
                             uint64_t now_ns);
 

@@ -173,7 +173,7 @@ static void obey(struct tide_office *office, struct tide_crew *crew,
         tide_crew_stop(crew);
         break;
     case TIDE_MESSAGE_RESIZE:
-        tide_crew_resize(office, crew, message->count);
+        tide_crew_resize(crew, message->count);
         break;
     case TIDE_MESSAGE_WATCH:
         tide_watch_begin(crew, office->seen_ns);
