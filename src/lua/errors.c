@@ -4,6 +4,8 @@
 
 #include <lauxlib.h>
 
+enum { SHORT_BYTES = 2000 }; /* of a text for which there is no room */
+
 /* Push the field `message` of the table at 1 if it has such a text. */
 static int get_message(lua_State *L)
 {
@@ -80,6 +82,21 @@ void tide_error_wrap(lua_State *L)
     lua_replace(L, -2);
 }
 
+/* Keep only the beginning of a text in the error table at `index`. */
+static void shorten(lua_State *L, int index, const char *field)
+{
+    size_t length;
+    lua_getfield(L, index, field);
+    const char *text = lua_tolstring(L, -1, &length);
+    if (text != NULL && length > SHORT_BYTES) {
+        lua_pushlstring(L, text, SHORT_BYTES);
+        lua_pushliteral(L, " ...");
+        lua_concat(L, 2);
+        lua_setfield(L, index, field);
+    }
+    lua_settop(L, index);
+}
+
 int tide_error_encode(struct tide_codec *codec, lua_State *L,
                       struct tide_buffer *buffer)
 {
@@ -90,6 +107,11 @@ int tide_error_encode(struct tide_codec *codec, lua_State *L,
     if (status != TIDE_OK) {
         lua_pushnil(L);
         lua_setfield(L, top, "value"); /* what it was, the message says */
+        status = tide_encode(codec, L, buffer, top, 1, TIDE_HEAD_ERROR, &err);
+    }
+    if (status != TIDE_OK) {
+        shorten(L, top, "message");
+        shorten(L, top, "traceback");
         status = tide_encode(codec, L, buffer, top, 1, TIDE_HEAD_ERROR, &err);
     }
     lua_settop(L, top - 1);

@@ -30,7 +30,7 @@ void tide_error_wrap(lua_State *L);
 /**
  * Append the error on top of the stack as a message, and pop it. What is no such
  * table (an error without handler) becomes one. A `value` that cannot travel is
- * left out.
+ * left out, and long texts are cut off where there is no room for them.
  *
  * @return TIDE_OK; TIDE_ENOMEM
  */

@@ -174,7 +174,10 @@ static struct tide_function *encode_function(struct tide_lua_pool *owner,
         if (function == NULL)
             function = add_function(owner, &text, digest);
         if (function == NULL)
-            tide_fail(err, TIDE_ENOMEM, "function: no shared memory left");
+            tide_fail(err, TIDE_ENOMEM,
+                      "function: no room for %zu bytes in %d MB of shared "
+                      "memory",
+                      text.used, tide_pool_megabytes(owner->pool));
     }
     tide_buffer_free(&text);
     return function;

@@ -212,8 +212,11 @@ void tide_jobs_free(struct tide_lua_pool *owner, lua_State *L)
 
 static void fail_for_memory(struct tide_lua_job *job, lua_State *L)
 {
-    lua_pushfstring(L, "cannot send item %d: no shared memory left",
-                    (int)job->encoded + 1);
+    lua_pushfstring(L,
+                    "cannot send item %d: no room left in %d MB of shared "
+                    "memory",
+                    (int)job->encoded + 1,
+                    tide_pool_megabytes(job->owner->pool));
     tide_error_object_push(L, "encode", lua_tostring(L, -1));
     tide_job_fail(job, L);
     lua_pop(L, 1);

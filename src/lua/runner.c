@@ -37,8 +37,10 @@ static int grow(struct tide_buffer *buffer, size_t need)
     size_t before = runner->column_bytes;
     size_t capacity = tide_buffer_next(buffer, need);
     uint64_t offset = tide_heap_alloc(&runner->heap, before + capacity);
-    if (offset == 0)
+    if (offset == 0) {
+        runner->refused_bytes = capacity;
         return -1;
+    }
     unsigned char *block = arena->base + offset;
     if ((runner->slot->reply.form & TIDE_REPLY_BLOCK) != 0)
         memcpy(block, buffer->data - before, before + buffer->used);

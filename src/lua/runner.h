@@ -38,7 +38,8 @@ struct tide_runner {
     enum tide_args_form form;
     const unsigned char *args;
     const unsigned char *args_end;
-    size_t column_bytes; /* before the messages in the reply's block */
+    size_t column_bytes;  /* before the messages in the reply's block */
+    size_t refused_bytes; /* for which there was no room */
 };
 
 /** Bind a runner to a state and a region. */

@@ -75,16 +75,29 @@ int tide_runner_put_error(struct tide_runner *runner, uint32_t item)
     return 1;
 }
 
+/* For results, free or not, in millions of bytes. */
+static size_t room_of(const struct tide_runner *runner)
+{
+    const size_t megabyte = 1000 * 1000;
+    const struct tide_region *region = runner->heap.region;
+    return (size_t)(region->end - region->first) / megabyte;
+}
+
 int tide_runner_put_values(struct tide_runner *runner, unsigned head)
 {
     lua_State *L = runner->L;
     struct tide_error err;
+    runner->refused_bytes = 0;
     int status =
         tide_encode(runner->codec, L, &runner->out, TIDE_AT_FUNCTION + 1,
                     lua_gettop(L) - TIDE_AT_FUNCTION, head, &err);
     lua_settop(L, TIDE_AT_FUNCTION);
     if (status == TIDE_OK)
         return 0;
+    if (runner->refused_bytes != 0)
+        tide_fail(&err, TIDE_ENOMEM,
+                  "no room for %zu bytes in %zu MB of shared memory",
+                  runner->refused_bytes, room_of(runner));
     lua_pushfstring(L, "cannot send result%s%s",
                     err.status == TIDE_EINVAL && strchr(err.text, ':') ? ", "
                                                                        : ": ",

@@ -31,8 +31,10 @@ static int copy_config(struct tide_pool *pool,
         return TIDE_OK;
     pool->config = tide_pool_alloc(pool, options->config_bytes);
     if (pool->config == 0)
-        return tide_fail(err, TIDE_ENOMEM, "no room for %zu bytes of options",
-                         options->config_bytes);
+        return tide_fail(err, TIDE_ENOMEM,
+                         "no room for %zu bytes of options in %d MB of shared "
+                         "memory",
+                         options->config_bytes, tide_pool_megabytes(pool));
     memcpy(tide_pool_at(pool, pool->config), options->config,
            options->config_bytes);
     return TIDE_OK;
@@ -144,6 +146,12 @@ uint64_t tide_pool_alloc(struct tide_pool *pool, uint64_t bytes)
 void tide_pool_free_block(struct tide_pool *pool, uint64_t offset)
 {
     tide_heap_free(&pool->heap, offset);
+}
+
+int tide_pool_megabytes(const struct tide_pool *pool)
+{
+    const uint64_t megabyte = 1000 * 1000;
+    return (int)((pool->region->end - pool->region->first) / megabyte);
 }
 
 unsigned char *tide_pool_at(const struct tide_pool *pool, uint64_t offset)

@@ -81,6 +81,9 @@ void tide_pool_free(struct tide_pool *pool);
  */
 int tide_pool_await_start(struct tide_pool *pool, uint64_t deadline_ns);
 
+/** Room for arguments and functions, free or not, in millions of bytes. */
+int tide_pool_megabytes(const struct tide_pool *pool);
+
 /** A block for arguments or a function, as an offset; 0 without memory. */
 uint64_t tide_pool_alloc(struct tide_pool *pool, uint64_t bytes);
 void tide_pool_free_block(struct tide_pool *pool, uint64_t offset);
