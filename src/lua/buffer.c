@@ -1,5 +1,6 @@
 #include "lua/buffer.h"
 
+#include "base/fault.h"
 #include "base/pages.h"
 
 #include <stdlib.h>
@@ -17,7 +18,8 @@ size_t tide_buffer_next(const struct tide_buffer *buffer, size_t need)
 static int grow_private(struct tide_buffer *buffer, size_t need)
 {
     size_t capacity = tide_buffer_next(buffer, need);
-    unsigned char *data = realloc(buffer->data, capacity);
+    unsigned char *data =
+        TIDE_FAULT(CODEC_MALLOC) ? NULL : realloc(buffer->data, capacity);
     if (data == NULL)
         return -1;
     buffer->data = data;

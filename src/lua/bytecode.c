@@ -17,6 +17,7 @@
  */
 #include "lua/bytecode.h"
 
+#include "base/fault.h"
 #include "lua/reader.h"
 
 #include <lauxlib.h>
@@ -123,7 +124,10 @@ static void visit_prototype(const struct tide_bytecode_format *format,
         in->bad = 1;
         return;
     }
-    struct text *constants = calloc(constant_count + 1, sizeof *constants);
+    struct text *constants =
+        TIDE_FAULT(CODEC_MALLOC)
+            ? NULL
+            : calloc(constant_count + 1, sizeof *constants);
     if (constants == NULL) {
         in->bad = 1;
         return;

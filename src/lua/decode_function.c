@@ -5,6 +5,7 @@
  * upvalues that are never assigned to into machine code, so a live function must
  * never be re-bound.
  */
+#include "base/fault.h"
 #include "lua/decoder.h"
 #include "lua/factory.h"
 #include "lua/runtime.h"
@@ -189,7 +190,9 @@ static int add_cell(struct tide_decoder *d, uint32_t function, uint32_t upvalue)
     if (codec->cell_count == codec->cell_capacity) {
         size_t capacity = codec->cell_capacity ? codec->cell_capacity * 2 : 64;
         struct tide_cell_owner *cells =
-            realloc(codec->cells, capacity * sizeof *cells);
+            TIDE_FAULT(CODEC_MALLOC)
+                ? NULL
+                : realloc(codec->cells, capacity * sizeof *cells);
         if (cells == NULL)
             return tide_decoder_fail(d, "no memory left to receive it");
         codec->cells = cells;

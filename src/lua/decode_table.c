@@ -2,6 +2,7 @@
  * Packed numbers, and the shapes of records. Where the layout of tables is known,
  * a record gets its keys from a model, as a table constructor does.
  */
+#include "base/fault.h"
 #include "lua/decoder.h"
 
 #include <stdlib.h>
@@ -103,7 +104,9 @@ static int add_model(struct tide_decoder *d, const struct tide_model *model)
     if (codec->model_count == codec->model_capacity) {
         size_t capacity = codec->model_capacity ? codec->model_capacity * 2 : 8;
         struct tide_model *models =
-            realloc(codec->models, capacity * sizeof *models);
+            TIDE_FAULT(CODEC_MALLOC)
+                ? NULL
+                : realloc(codec->models, capacity * sizeof *models);
         if (models == NULL)
             return tide_decoder_fail(d, "no memory left to receive it");
         codec->models = models;

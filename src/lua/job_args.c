@@ -4,6 +4,7 @@
  * nothing an item, whatever the chunks are that it is cut into; small enough that
  * encoding does not run far ahead of the workers.
  */
+#include "base/fault.h"
 #include "lua/form.h"
 #include "lua/job_parts.h"
 #include "lua/random.h"
@@ -51,7 +52,8 @@ static uint16_t run_flags(const struct tide_lua_job *job)
 static struct tide_lua_segment *new_segment(const struct tide_lua_job *job,
                                             uint16_t form)
 {
-    struct tide_lua_segment *segment = calloc(1, sizeof *segment);
+    struct tide_lua_segment *segment =
+        TIDE_FAULT(JOB_MALLOC) ? NULL : calloc(1, sizeof *segment);
     if (segment == NULL)
         return NULL;
     segment->origin = job->encoded;

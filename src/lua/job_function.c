@@ -5,6 +5,7 @@
  * They are in a hash table by digest. Those that no job uses are also in a list, in
  * the order in which they were let go, and the first of it goes when there are many.
  */
+#include "base/fault.h"
 #include "lua/form.h"
 #include "lua/job_parts.h"
 #include "lua/trace.h"
@@ -32,7 +33,9 @@ static int grow(struct tide_functions *functions)
     struct tide_functions larger = *functions;
     larger.bucket_count =
         functions->bucket_count ? 2 * functions->bucket_count : BUCKETS_FIRST;
-    larger.buckets = calloc(larger.bucket_count, sizeof(void *));
+    larger.buckets = TIDE_FAULT(JOB_MALLOC)
+                         ? NULL
+                         : calloc(larger.bucket_count, sizeof(void *));
     if (larger.buckets == NULL)
         return -1;
     for (size_t i = 0; i < functions->bucket_count; i++) {
@@ -122,7 +125,8 @@ static struct tide_function *add_function(struct tide_lua_pool *owner,
     if (functions->count == functions->bucket_count && grow(functions) != 0 &&
         functions->bucket_count == 0)
         return NULL;
-    struct tide_function *function = calloc(1, sizeof *function);
+    struct tide_function *function =
+        TIDE_FAULT(JOB_MALLOC) ? NULL : calloc(1, sizeof *function);
     if (function == NULL)
         return NULL;
     struct tide_function_head head = { .id = functions->last_id + 1,

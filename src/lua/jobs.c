@@ -15,6 +15,7 @@
 #include "lua/jobs.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "lua/failure.h"
 #include "lua/job_parts.h"
 
@@ -78,7 +79,8 @@ int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
                    struct tide_codec *codec)
 {
     uint32_t count = pool->board.slot_count;
-    owner->flights = calloc(count, sizeof *owner->flights);
+    owner->flights =
+        TIDE_FAULT(POOL_MALLOC) ? NULL : calloc(count, sizeof *owner->flights);
     if (owner->flights == NULL)
         return -1;
     for (uint32_t i = 0; i < count; i++) {

@@ -398,6 +398,9 @@ int tide_open_core(lua_State *L)
     luaL_setfuncs(L, functions, 0);
     luaL_setfuncs(L, tide_core_codec, 0);
     luaL_setfuncs(L, tide_core_jobs, 0);
+#ifdef TIDE_FAULTS
+    luaL_setfuncs(L, tide_core_fault, 0);
+#endif
     lua_pushcfunction(L, tide_core_start);
     lua_setfield(L, -2, "start");
     set_flags(L);

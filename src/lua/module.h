@@ -22,6 +22,9 @@ extern const luaL_Reg tide_core_codec[];
 /** Its functions on jobs. */
 extern const luaL_Reg tide_core_jobs[];
 
+/** Its functions on fault points, where there are some. */
+extern const luaL_Reg tide_core_fault[];
+
 /**
  * start([command]): fork the supervisor, or have `command` executed as one, unless
  * there is one that answers.

@@ -1,5 +1,6 @@
 #include "lua/names.h"
 
+#include "base/fault.h"
 #include "lua/layout.h"
 #include "lua/setup.h"
 
@@ -28,7 +29,9 @@ static void add(struct tide_names *names, lua_State *L, int index,
     if (names->count == names->capacity) {
         uint32_t capacity = names->capacity ? names->capacity * 2 : 512;
         struct tide_name *grown =
-            realloc(names->names, capacity * sizeof *grown);
+            TIDE_FAULT(CODEC_MALLOC)
+                ? NULL
+                : realloc(names->names, capacity * sizeof *grown);
         if (grown == NULL)
             return; /* it travels by value, or is refused with its path */
         names->names = grown;

@@ -1,5 +1,7 @@
 #include "lua/ptrmap.h"
 
+#include "base/fault.h"
+
 #include <stdlib.h>
 
 enum { FIRST_CAPACITY = 64, KEPT_CAPACITY = 1 << 16 };
@@ -50,7 +52,8 @@ static int enlarge(struct tide_ptrmap *map)
     size_t old_capacity = map->entries ? map->mask + 1 : 0;
     size_t capacity = old_capacity ? old_capacity * 2 : FIRST_CAPACITY;
     struct tide_ptrmap_entry *old = map->entries;
-    struct tide_ptrmap_entry *entries = calloc(capacity, sizeof *entries);
+    struct tide_ptrmap_entry *entries =
+        TIDE_FAULT(CODEC_MALLOC) ? NULL : calloc(capacity, sizeof *entries);
     if (entries == NULL)
         return -1;
     map->entries = entries;

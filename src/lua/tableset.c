@@ -1,5 +1,7 @@
 #include "lua/tableset.h"
 
+#include "base/fault.h"
+
 #include <stdlib.h>
 
 enum { FIRST_CAPACITY = 64, KEPT_CAPACITY = 1 << 16 };
@@ -42,7 +44,8 @@ static int enlarge(struct tide_tableset *set)
     size_t old_capacity = set->pages != NULL ? set->mask + 1 : 0;
     size_t capacity = old_capacity != 0 ? old_capacity * 2 : FIRST_CAPACITY;
     struct tide_tableset_page *old = set->pages;
-    struct tide_tableset_page *pages = calloc(capacity, sizeof *pages);
+    struct tide_tableset_page *pages =
+        TIDE_FAULT(CODEC_MALLOC) ? NULL : calloc(capacity, sizeof *pages);
     if (pages == NULL)
         return -1;
     set->pages = pages;

@@ -15,6 +15,7 @@
 #include "lua/worker.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/memory.h"
 #include "lua/errors.h"
 #include "lua/limit.h"
@@ -54,7 +55,7 @@ static int load_libraries(lua_State *L)
 
 static void *prepare(void *setup)
 {
-    lua_State *L = tide_state_new();
+    lua_State *L = TIDE_FAULT(OFFICE_PREPARE) ? NULL : tide_state_new();
     if (L != NULL && lua_cpcall(L, load_libraries, setup) != 0)
         fprintf(stderr, "tidemill: cannot prepare workers: %s\n",
                 lua_tostring(L, -1));
@@ -358,7 +359,9 @@ static int work(struct tide_worker_env *env, lua_State *L)
     tide_heap_open(&heap, env->board->arena, &record->region);
     if (start_state(env, L, &heap) != 0)
         return TIDE_EXIT_NOT_STARTED;
+    TIDE_STEP(WORKER_READY);
     atomic_store(&record->phase, TIDE_WORKER_UP);
+    TIDE_STEP(WORKER_UP);
     tide_event_raise(env->board->event_fd); /* a host may wait for the start */
     return serve_all(env, L, &heap);
 }

@@ -15,6 +15,8 @@
  */
 #include "pool/ledger.h"
 
+#include "base/fault.h"
+
 #include <stdlib.h>
 
 enum {
@@ -117,7 +119,9 @@ static int reserve_again(struct tide_job *job)
     int is_first = job->again == &job->first_again;
     size_t capacity = job->again_capacity * 4;
     struct tide_span *again =
-        realloc(is_first ? NULL : job->again, capacity * sizeof *again);
+        TIDE_FAULT(JOB_MALLOC)
+            ? NULL
+            : realloc(is_first ? NULL : job->again, capacity * sizeof *again);
     if (again == NULL)
         return -1;
     if (is_first)

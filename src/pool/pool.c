@@ -8,6 +8,7 @@
 #include "pool/pool_inner.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/pages.h"
 #include "proc/channel.h"
 #include "shm/wake.h"
@@ -45,7 +46,9 @@ static int listen(struct tide_pool *pool, uint64_t deadline_ns)
 {
     struct pollfd fd = { .fd = pool->host->supervisor.channel,
                          .events = POLLIN };
-    int ready = poll(&fd, 1, tide_poll_timeout_ms(deadline_ns));
+    int ready = TIDE_FAULT(HOST_POLL)
+                    ? -1
+                    : poll(&fd, 1, tide_poll_timeout_ms(deadline_ns));
     if (ready == 0)
         return TIDE_ETIMEOUT;
     if (ready < 0)
@@ -91,7 +94,8 @@ int tide_pool_open(struct tide_pool **out, struct tide_host *host,
                    struct tide_error *err)
 {
     int event_fd = -1;
-    struct tide_pool *pool = calloc(1, sizeof *pool);
+    struct tide_pool *pool =
+        TIDE_FAULT(POOL_MALLOC) ? NULL : calloc(1, sizeof *pool);
     if (pool == NULL)
         return tide_fail(err, TIDE_ENOMEM, "cannot allocate a pool");
     pool->host = host;

@@ -11,6 +11,7 @@
  * An arena belongs to one pool, so that a worker gone wild can harm no other
  * pool, and the system takes all of it back when the pool ends.
  */
+#include "base/fault.h"
 #include "pool/pool_inner.h"
 
 #include <stdlib.h>
@@ -146,7 +147,9 @@ int tide_pool_lay_out(struct tide_pool *pool,
         return status;
     tide_board_resize(&pool->board, plan.worker_count);
     open_regions(pool, &plan);
-    pool->tags = calloc(plan.slot_count, sizeof *pool->tags);
+    pool->tags = TIDE_FAULT(POOL_MALLOC)
+                     ? NULL
+                     : calloc(plan.slot_count, sizeof *pool->tags);
     return pool->tags ? TIDE_OK
                       : tide_fail(err, TIDE_ENOMEM, "cannot allocate %u slots",
                                   plan.slot_count);

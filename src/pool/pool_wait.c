@@ -14,6 +14,7 @@
 #include "pool/pool_inner.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "shm/wake.h"
 
 #include <errno.h>
@@ -98,7 +99,9 @@ static int sleep_on(struct pollfd *fds, struct tide_pool *const *pools,
             (struct pollfd){ .fd = pools[i]->host->supervisor.channel,
                              .events = POLLIN };
     }
-    int ready = poll(fds, 2 * count, tide_poll_timeout_ms(deadline_ns));
+    int ready = TIDE_FAULT(HOST_POLL)
+                    ? -1
+                    : poll(fds, 2 * count, tide_poll_timeout_ms(deadline_ns));
     if (ready <= 0)
         return ready == 0 ? TIDE_ETIMEOUT : TIDE_EINTR;
     for (size_t i = 0; i < count; i++)
@@ -110,7 +113,8 @@ static int sleep_on(struct pollfd *fds, struct tide_pool *const *pools,
 int tide_pools_wait(struct tide_pool *const *pools, size_t count,
                     uint64_t deadline_ns)
 {
-    struct pollfd *fds = calloc(2 * count + 1, sizeof *fds);
+    struct pollfd *fds =
+        TIDE_FAULT(POOL_MALLOC) ? NULL : calloc(2 * count + 1, sizeof *fds);
     if (fds == NULL)
         return TIDE_ENOMEM;
     int status = arm_all(pools, count);

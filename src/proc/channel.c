@@ -1,5 +1,7 @@
 #include "proc/channel.h"
 
+#include "base/fault.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -58,7 +60,8 @@ int tide_channel_send(int end, const struct tide_message *message,
         rights->cmsg_len = CMSG_LEN(TIDE_MESSAGE_FDS * sizeof(int));
         memcpy(CMSG_DATA(rights), fds, TIDE_MESSAGE_FDS * sizeof(int));
     }
-    while (sendmsg(end, &header, MSG_NOSIGNAL) < 0) {
+    while (TIDE_FAULT(CHANNEL_SEND) ||
+           sendmsg(end, &header, MSG_NOSIGNAL) < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK)
             return TIDE_ETIMEOUT;
         if (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN)
@@ -101,6 +104,10 @@ int tide_channel_receive(int end, struct tide_message *out, int *fds)
     /* Fewer than were sent when our table of descriptors is full. */
     if (rights != NULL && rights->cmsg_type == SCM_RIGHTS)
         memcpy(fds, CMSG_DATA(rights), rights->cmsg_len - CMSG_LEN(0));
+    if (TIDE_FAULT(CHANNEL_RIGHTS))
+        tide_channel_drop(fds);
+    if (TIDE_FAULT(CHANNEL_SHORT))
+        got = 1;
     if (got != (ssize_t)sizeof *out || (header.msg_flags & MSG_TRUNC) != 0) {
         tide_channel_drop(fds);
         return TIDE_EBROKEN;

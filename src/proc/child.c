@@ -1,4 +1,5 @@
 #include "proc/child.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +22,7 @@ pid_t tide_child_fork(void)
     fflush(NULL);
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
-    pid_t pid = fork();
+    pid_t pid = TIDE_FAULT(CHILD_FORK) ? -1 : fork();
     if (pid != 0) {
         int saved = errno;
         sigprocmask(SIG_SETMASK, &before, NULL);
@@ -100,6 +101,7 @@ int tide_child_become_supervisor(int keep)
     sigaddset(&blocked, SIGCONT); /* goes on all the same */
     sigprocmask(SIG_SETMASK, &blocked, NULL);
     prctl(PR_SET_NAME, "tidemill-super");
+    TIDE_FAULT_BECOME(TIDE_FAULT_SUPERVISOR);
     set_slice(SHORT_SLICE_NS); /* it stops those that take all there is */
     int kept = close_all_but(keep);
     fill_stdio();
@@ -116,6 +118,7 @@ int tide_child_become_worker(pid_t parent, int keep, const char *name)
     if (getppid() != parent)
         _exit(EXIT_FAILURE); /* it died before the line above */
     prctl(PR_SET_NAME, name);
+    TIDE_FAULT_BECOME(TIDE_FAULT_WORKER);
     set_slice(0);
     int kept = close_all_but(keep);
     use_null_stdin();

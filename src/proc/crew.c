@@ -30,6 +30,7 @@
 #include "proc/crew.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "proc/child.h"
 #include "proc/still.h"
 
@@ -62,7 +63,9 @@ struct tide_crew *tide_crew_new(const struct tide_message *order, int arena_fd,
     tide_board_attach(&board, &arena, event_fd);
     uint32_t count = tide_board_place_count(&board);
     struct tide_crew *crew =
-        calloc(1, sizeof *crew + count * sizeof crew->places[0]);
+        TIDE_FAULT(CREW_MALLOC)
+            ? NULL
+            : calloc(1, sizeof *crew + count * sizeof crew->places[0]);
     if (crew == NULL) {
         tide_fail(err, TIDE_ENOMEM, "cannot allocate %u workers", count);
         tide_arena_destroy(&arena);
@@ -105,6 +108,7 @@ void tide_crew_stop(struct tide_crew *crew)
             tide_crew_kill(crew, i);
         else
             crew->places[i].state = TIDE_ENDED;
+        TIDE_STEP(CREW_STOPPED);
     }
 }
 
@@ -131,6 +135,7 @@ static _Noreturn void be_worker(struct tide_office *office,
     crew->board.event_fd =
         tide_child_become_worker(supervisor, crew->event_fd, name);
 
+    TIDE_STEP(WORKER_BORN);
     struct tide_worker_env env = {
         .board = &crew->board,
         .index = index,
@@ -195,6 +200,7 @@ static void fork_worker(struct tide_office *office, struct tide_crew *crew,
         fork_failed(crew, index);
         return;
     }
+    TIDE_STEP(CREW_FORKED);
     atomic_store(&record->pid, pid);
     *place = (struct tide_place){ .state = TIDE_RUNNING,
                                   .pid = pid,
@@ -343,8 +349,11 @@ static void bury(struct tide_crew *crew, uint32_t index, int status)
                                 .cause =
                                     tide_watch_cause(crew, index, status) };
     int useful = was_useful(place, &crew->board.workers[index], status);
+    TIDE_STEP(CREW_REAPED);
     tide_board_reclaim(&crew->board, &death);
+    TIDE_STEP(CREW_RECLAIMED);
     vacate(crew, index, status, useful);
+    TIDE_STEP(CREW_VACANT);
     tide_board_wake_all(&crew->board);
 }
 

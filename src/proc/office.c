@@ -13,6 +13,7 @@
 #include "proc/office.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "proc/channel.h"
 #include "proc/child.h"
 #include "proc/crew.h"
@@ -155,6 +156,7 @@ static void create_crew(struct tide_office *office,
         return;
     }
     close(fds[0]);
+    TIDE_STEP(CREW_MADE);
     crew->next = office->crews;
     office->crews = crew;
     tide_crew_start(office, crew);
@@ -196,6 +198,7 @@ static void receive_all(struct tide_office *office)
             return;
         if (status != TIDE_OK)
             end_office(office);
+        TIDE_STEP(OFFICE_OBEYS);
         if (message.kind == TIDE_MESSAGE_CREATE)
             create_crew(office, &message, fds);
         else
@@ -256,12 +259,15 @@ void tide_office_run(const struct tide_worker_ops *ops, int channel, pid_t host)
     sigemptyset(&watched);
     sigaddset(&watched, SIGCHLD);
     sigaddset(&watched, SIGCONT);
-    office.signal_fd = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
+    office.signal_fd = TIDE_FAULT(OFFICE_SIGNALFD)
+                           ? -1
+                           : signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
     office.seen_ns = tide_now_ns();
     if (office.signal_fd < 0)
         _exit(EXIT_FAILURE); /* the host sees end-of-file */
     if (office.ops.prepare != NULL)
         office.context = office.ops.prepare(office.ops.argument);
+    TIDE_STEP(OFFICE_BEGUN);
     serve(&office);
     abort();
 }

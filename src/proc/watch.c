@@ -35,6 +35,7 @@
 #include "proc/watch.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "proc/crew.h"
 #include "proc/still.h"
 
@@ -119,6 +120,7 @@ static void pursue(struct tide_crew *crew, uint32_t index,
         watch->arrest = TIDE_CALLED;
         watch->called_ns = now_ns;
         kill(place->pid, SIGSTOP);
+        TIDE_STEP(WATCH_CALLED);
         break;
     case TIDE_CALLED:
         if (now_ns - watch->called_ns > PATIENCE_NS)
@@ -138,6 +140,7 @@ static void pursue(struct tide_crew *crew, uint32_t index,
 static void settle(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
 {
     enum tide_death_cause verdict = judge(crew, index, now_ns);
+    TIDE_STEP(WATCH_JUDGED);
     if (verdict != TIDE_DEATH_PLAIN)
         execute(crew, index, verdict);
     else

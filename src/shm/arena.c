@@ -1,5 +1,7 @@
 #include "shm/arena.h"
 
+#include "base/fault.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -9,8 +11,10 @@
 
 static int map(struct tide_arena *arena, int fd, struct tide_error *err)
 {
-    void *base = mmap(NULL, arena->size, PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *base = TIDE_FAULT(ARENA_MAP)
+                     ? MAP_FAILED
+                     : mmap(NULL, arena->size, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (base == MAP_FAILED)
         return tide_fail_errno(err, "cannot map %zu bytes", arena->size);
     madvise(base, arena->size, MADV_DONTDUMP); /* only shrinks core files */
@@ -43,7 +47,7 @@ static void close_descriptor(struct tide_arena *arena)
 static int resize(struct tide_arena *arena, struct tide_error *err)
 {
     errno = EFBIG;
-    if (!is_within_limit(arena->size) ||
+    if (TIDE_FAULT(ARENA_SIZE) || !is_within_limit(arena->size) ||
         ftruncate(arena->fd, (off_t)arena->size) != 0)
         return tide_fail_errno(err, "cannot size a memory object to %zu bytes",
                                arena->size);
@@ -54,7 +58,8 @@ int tide_arena_create(struct tide_arena *arena, size_t size,
                       struct tide_error *err)
 {
     *arena = (struct tide_arena){ .size = size, .fd = -1 };
-    int fd = memfd_create("tidemill", MFD_CLOEXEC);
+    int fd =
+        TIDE_FAULT(ARENA_CREATE) ? -1 : memfd_create("tidemill", MFD_CLOEXEC);
     if (fd < 0)
         return tide_fail_errno(err, "cannot create a memory object");
     struct stat file;

@@ -79,6 +79,7 @@
  * END  The host closes after its last submit; a worker looks at `closing` first and
  * at the ring then, so that whoever sees the end sees all the work before it.
  */
+#include "base/fault.h"
 #include "shm/board_inner.h"
 
 #include <assert.h>
@@ -148,8 +149,8 @@ static int allocate_private(struct tide_board *board)
     board->entries = calloc(board->slot_count, sizeof *board->entries);
     board->free_slots = calloc(board->slot_count, sizeof *board->free_slots);
     board->arrived = calloc(board->slot_count, sizeof *board->arrived);
-    return board->in_flight && board->entries && board->free_slots &&
-           board->arrived;
+    return !TIDE_FAULT(POOL_MALLOC) && board->in_flight && board->entries &&
+           board->free_slots && board->arrived;
 }
 
 int tide_board_create(struct tide_board *out, const struct tide_arena *arena,

@@ -4,6 +4,8 @@
  */
 #include "shm/board_inner.h"
 
+#include "base/fault.h"
+
 /* ---- submit ---- */
 
 int tide_board_take(uint32_t *out, struct tide_board *board)
@@ -95,7 +97,9 @@ void tide_board_submit(struct tide_board *board, uint32_t slot)
     atomic_store_explicit(&board->slots[slot].word,
                           tide_word(TIDE_SLOT_READY, 0, sequence),
                           memory_order_release);
+    TIDE_STEP(SUBMIT_READY);
     append(board, slot);
+    TIDE_STEP(SUBMIT_ENTERED);
 }
 
 int tide_board_submit_to(struct tide_board *board, uint32_t slot,
@@ -111,6 +115,7 @@ int tide_board_submit_to(struct tide_board *board, uint32_t slot,
                           memory_order_relaxed);
     /* It releases word and request. seq_cst: before the look at its bit. */
     atomic_store(mail, (uint64_t)sequence << 32 | (slot + 1));
+    TIDE_STEP(SUBMIT_MAILED);
     tide_board_wake_one(board, worker);
     return TIDE_OK;
 }
@@ -138,6 +143,7 @@ int tide_board_revoke(struct tide_board *board, uint32_t slot)
                                                  memory_order_relaxed,
                                                  memory_order_relaxed))
         return TIDE_EAGAIN;
+    TIDE_STEP(REVOKE_FREED);
     if (!tide_word_is_open(seen))
         unmail(board, slot, seen);
     board->in_flight[slot] = 0;
@@ -180,6 +186,7 @@ static void gather(struct tide_board *board)
     if (atomic_load_explicit(&shared->done, memory_order_relaxed) != 0) {
         uint64_t head =
             atomic_exchange_explicit(&shared->done, 0, memory_order_acquire);
+        TIDE_STEP(COLLECT_TAKEN);
         uint32_t link = tide_done_link(head);
         for (uint32_t left = tide_done_count(head);
              left > 0 && link != 0 && link <= board->used_count; left--) {

@@ -10,6 +10,7 @@
 #include "shm/board_inner.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "shm/wake.h"
 
 #include <poll.h>
@@ -164,7 +165,9 @@ int tide_board_wait(struct tide_board *board, uint32_t count, int watch_fd,
     if (!enough_arrived(board, count)) {
         struct pollfd fds[2] = { { .fd = board->event_fd, .events = POLLIN },
                                  { .fd = watch_fd, .events = POLLIN } };
-        int ready = poll(fds, 2, tide_poll_timeout_ms(deadline_ns));
+        int ready = TIDE_FAULT(HOST_POLL)
+                        ? -1
+                        : poll(fds, 2, tide_poll_timeout_ms(deadline_ns));
         if (ready == 0)
             status = TIDE_ETIMEOUT;
         else if (ready < 0)
@@ -240,6 +243,7 @@ static int spin_for_work(struct tide_board *board, uint32_t worker)
     uint64_t until = tide_now_ns() + SPIN_NS;
     int found = 0;
     atomic_fetch_or(bits, bit);
+    TIDE_STEP(REST_SPINNING);
     do {
         for (int turn = 0; turn < SPIN_TURNS && !found; turn++) {
             found = has_reason(board, worker);
@@ -259,6 +263,7 @@ static void sleep_for_work(struct tide_board *board, uint32_t worker)
     const uint64_t bit = UINT64_C(1) << (worker % 64);
     uint32_t seen = atomic_load(wake);
     atomic_fetch_or(bits, bit);
+    TIDE_STEP(REST_ASLEEP);
     if (!has_reason(board, worker))
         tide_futex_wait(wake, seen);
     atomic_fetch_and(bits, ~bit);
@@ -274,6 +279,7 @@ int tide_board_rest(struct tide_board *board, uint32_t worker)
         if (tide_board_has_mail(board, worker))
             return TIDE_OK;
         atomic_store(&board->workers[worker].phase, TIDE_WORKER_LEFT);
+        TIDE_STEP(REST_LEFT);
         return TIDE_ECLOSED;
     }
     if (tide_board_is_closed(board) && !tide_board_has_ready(board) &&

@@ -4,6 +4,7 @@
  */
 #include "shm/board_inner.h"
 
+#include "base/fault.h"
 #include "shm/wake.h"
 
 /* ---- workers ---- */
@@ -18,9 +19,11 @@ static int own(struct tide_board *board, uint32_t slot, uint32_t worker,
             tide_word(TIDE_SLOT_CLAIMED, worker, tide_word_sequence(seen)),
             memory_order_acquire, memory_order_relaxed))
         return 0;
+    TIDE_STEP(CLAIM_OWNED);
     /* Before DONE, so that a death between DONE and the push finds it. */
     atomic_store_explicit(&board->workers[worker].hand, slot + 1,
                           memory_order_relaxed);
+    TIDE_STEP(CLAIM_NOTED);
     return 1;
 }
 
@@ -44,6 +47,7 @@ static int claim_mail(uint32_t *out, struct tide_board *board, uint32_t worker)
     if (!owned)
         return 0;
     *out = slot;
+    TIDE_STEP(MAIL_CLEARED);
     /* Who counted on us for a slot of the ring has to count on another. */
     if (tide_board_has_ready(board))
         tide_board_kick(board, 1);
@@ -88,12 +92,15 @@ void tide_board_publish(struct tide_slot *slot, struct tide_heap *heap,
      * whoever finds the worker dead finds both named and one of them published. */
     if (replaces)
         tide_heap_outdate(heap, old);
+    TIDE_STEP(PUBLISH_NAMED);
     reply->result.offset = offset;
     /* The flag after the offset, and both before the names are forgotten. */
     atomic_thread_fence(memory_order_release);
+    TIDE_STEP(PUBLISH_WRITTEN);
     reply->form |= TIDE_REPLY_BLOCK;
     if (replaces)
         tide_heap_free(heap, old);
+    TIDE_STEP(PUBLISH_FREED);
     tide_heap_settle(heap);
 }
 
@@ -104,11 +111,13 @@ void tide_board_finish(struct tide_board *board, uint32_t slot, uint32_t worker,
     struct tide_slot *mine = &board->slots[slot];
     uint64_t word = atomic_load_explicit(&mine->word, memory_order_relaxed);
     board->busy_ns = mine->reply.end_ns - mine->reply.start_ns;
+    TIDE_STEP(FINISH_BEGUN);
     /* Release: the host that sees DONE sees the whole reply. */
     atomic_store_explicit(
         &mine->word,
         tide_word(TIDE_SLOT_DONE, worker, tide_word_sequence(word)),
         memory_order_release);
+    TIDE_STEP(FINISH_DONE);
     uint64_t head = atomic_load_explicit(&shared->done, memory_order_relaxed);
     uint64_t pushed;
     do {
@@ -120,12 +129,15 @@ void tide_board_finish(struct tide_board *board, uint32_t slot, uint32_t worker,
     } while (!atomic_compare_exchange_weak_explicit(
         &shared->done, &head, pushed, memory_order_seq_cst,
         memory_order_relaxed));
+    TIDE_STEP(FINISH_PUSHED);
     uint32_t wake_at = atomic_load(&shared->wake_at);
     if (wake_at != TIDE_NOBODY &&
         ((pushed & TIDE_DONE_URGENT) != 0 ||
          tide_done_count(pushed) >= wake_at) &&
-        atomic_exchange(&shared->wake_at, TIDE_NOBODY) != TIDE_NOBODY)
+        atomic_exchange(&shared->wake_at, TIDE_NOBODY) != TIDE_NOBODY) {
+        TIDE_STEP(FINISH_WAKING);
         tide_event_raise(board->event_fd);
+    }
 }
 
 /* ---- supervisor ---- */
@@ -164,6 +176,7 @@ static void lose_claimed(struct tide_board *board,
             &slot->word,
             tide_word(TIDE_SLOT_LOST, death->worker, tide_word_sequence(word)),
             memory_order_release);
+        TIDE_STEP(RECLAIM_LOST);
         report_orphan(board, i, tide_word_sequence(word));
     }
 }

@@ -35,6 +35,8 @@
  */
 #include "shm/region.h"
 
+#include "base/fault.h"
+
 #include <assert.h>
 
 enum {
@@ -137,6 +139,7 @@ static void take_returned(struct tide_heap *heap)
         if (atomic_compare_exchange_weak_explicit(&region->returned, &offset,
                                                   next, memory_order_acquire,
                                                   memory_order_acquire)) {
+            TIDE_STEP(REGION_TAKEN);
             release(heap, offset);
             offset =
                 atomic_load_explicit(&region->returned, memory_order_acquire);
@@ -172,12 +175,14 @@ static uint64_t carve(struct tide_heap *heap, uint32_t index)
     atomic_store_explicit(&block->state, FREE, memory_order_relaxed);
     atomic_store_explicit(&region->top, top + class_bytes(index),
                           memory_order_release);
+    TIDE_STEP(REGION_CARVED);
     return top;
 }
 
 uint64_t tide_heap_alloc(struct tide_heap *heap, uint64_t size)
 {
-    if (size > heap->region->end - heap->region->first)
+    if (TIDE_FAULT(REGION_FULL) ||
+        size > heap->region->end - heap->region->first)
         return 0;
     uint32_t index = class_of(size + HEADER_BYTES);
     if (index >= TIDE_HEAP_CLASSES)
@@ -199,6 +204,7 @@ uint64_t tide_heap_alloc(struct tide_heap *heap, uint64_t size)
     name_pending(heap->region, offset);
     atomic_store_explicit(&block_at(heap->arena, offset)->state, USED,
                           memory_order_relaxed);
+    TIDE_STEP(REGION_ALLOCATED);
     return offset + HEADER_BYTES;
 }
 
@@ -214,7 +220,9 @@ void tide_heap_free(struct tide_heap *heap, uint64_t offset)
     if (offset == 0)
         return;
     name_pending(heap->region, offset - HEADER_BYTES);
+    TIDE_STEP(REGION_NAMED);
     release(heap, offset - HEADER_BYTES);
+    TIDE_STEP(REGION_FREED);
     tide_heap_settle(heap);
 }
 
@@ -224,6 +232,7 @@ void tide_region_return(const struct tide_arena *arena,
     offset -= HEADER_BYTES;
     struct block *block = block_at(arena, offset);
     atomic_store_explicit(&block->state, GIVEN, memory_order_relaxed);
+    TIDE_STEP(REGION_GIVEN);
     uint64_t head =
         atomic_load_explicit(&region->returned, memory_order_relaxed);
     do {

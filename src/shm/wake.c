@@ -1,6 +1,7 @@
 #include "shm/wake.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,8 @@
 
 void tide_futex_wait(_Atomic uint32_t *word, uint32_t value)
 {
-    syscall(SYS_futex, word, FUTEX_WAIT, value, NULL, NULL, 0);
+    if (!TIDE_FAULT(FUTEX_WAIT))
+        syscall(SYS_futex, word, FUTEX_WAIT, value, NULL, NULL, 0);
 }
 
 void tide_futex_wait_until(_Atomic uint32_t *word, uint32_t value,
@@ -24,6 +26,8 @@ void tide_futex_wait_until(_Atomic uint32_t *word, uint32_t value,
     const uint64_t ns_per_s = 1000 * 1000 * 1000;
     struct timespec until = { .tv_sec = (time_t)(deadline_ns / ns_per_s),
                               .tv_nsec = (long)(deadline_ns % ns_per_s) };
+    if (TIDE_FAULT(FUTEX_WAIT))
+        return;
     /* Unlike FUTEX_WAIT it takes a point of the monotonic clock. */
     syscall(SYS_futex, word, FUTEX_WAIT_BITSET, value,
             deadline_ns == TIDE_FOREVER ? NULL : &until, NULL,
@@ -37,7 +41,8 @@ void tide_futex_wake(_Atomic uint32_t *word)
 
 int tide_event_open(int *out, struct tide_error *err)
 {
-    int low = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int low =
+        TIDE_FAULT(EVENT_OPEN) ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (low < 0)
         return tide_fail_errno(err, "cannot create an eventfd");
     int fd = fcntl(low, F_DUPFD_CLOEXEC, 3);
