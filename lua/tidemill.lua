@@ -14,7 +14,7 @@ local tidemill = { _VERSION = "Tidemill 0.1.0" }
 core.configure { error = errors.mt, columns = columns }
 -- While the process is small a supervisor costs little, and so does each worker after it. A worker
 -- starts one only if it makes a pool of its own.
-if not core.worker() then core.start() end
+if not core.worker() then assert(core.start()) end
 
 local function check_called_with_dot(where, first)
   if first == tidemill then check.fail(where, "call it with a dot", 3) end

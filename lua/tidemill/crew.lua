@@ -82,7 +82,8 @@ function crew.start(given, where, level)
   if way == "inherit" then
     hidden = all_globals(hidden or {})
   else
-    core.start(way == "spawn" and command.find(where, level + 1) or nil)
+    local ok, failure = core.start(way == "spawn" and command.find(where, level + 1) or nil)
+    if not ok then raise_start(failure) end
   end
   local handle, failure = core.open(given.processes, config_of(given), way, given.name)
   if not handle then raise_start(failure) end

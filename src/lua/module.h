@@ -26,8 +26,8 @@ extern const luaL_Reg tide_core_jobs[];
 extern const luaL_Reg tide_core_fault[];
 
 /**
- * start([command]): fork the supervisor, or have `command` executed as one, unless
- * there is one that answers.
+ * start([command]) -> true, or nil and why not: fork the supervisor, or have
+ * `command` executed as one, unless there is one that answers.
  */
 int tide_core_start(lua_State *L);
 
@@ -44,8 +44,13 @@ int tide_core_open(lua_State *L);
  */
 int tide_core_await_start(lua_State *L);
 
-/** Push the host of a pool that starts by "fork", "spawn" or "inherit". */
-struct tide_host *tide_push_host(lua_State *L, const char *way);
+/**
+ * Push the host of a pool that starts by "fork", "spawn" or "inherit".
+ *
+ * @return NULL with the cause in `err`, and some value pushed
+ */
+struct tide_host *tide_push_host(lua_State *L, const char *way,
+                                 struct tide_error *err);
 
 /** The pool at `index`; its `pool` is NULL once it has been released. */
 struct tide_lua_pool *tide_check_pool(lua_State *L, int index);

@@ -49,15 +49,15 @@ static void anchor_room(lua_State *L, const char *key)
     lua_setfield(L, LUA_REGISTRYINDEX, key);
 }
 
-/* Push a new host. Raises if there cannot be one. */
+/* Push a new host. @return NULL with the cause in `err`, and something pushed */
 static struct tide_host *push_host(lua_State *L,
                                    const struct tide_worker_ops *ops,
-                                   const struct tide_command *command)
+                                   const struct tide_command *command,
+                                   struct tide_error *err)
 {
-    struct tide_error err;
     struct tide_host *host = push_room(L, sizeof *host, host_gc);
-    if (tide_host_start(host, ops, command, &err) != TIDE_OK)
-        luaL_error(L, "%s", err.text);
+    if (tide_host_start(host, ops, command, err) != TIDE_OK)
+        return NULL;
     lua_setmetatable(L, -2);
     return host;
 }
@@ -99,18 +99,25 @@ int tide_core_start(lua_State *L)
     struct tide_host *host = lua_touserdata(L, -1);
     if (host != NULL && tide_host_is_ours(host))
         tide_host_attend(host); /* it may have died since */
-    if (host != NULL && host->alive && tide_host_is_ours(host))
-        return 0;
-    push_host(L, &ops, &command);
-    lua_setfield(L, LUA_REGISTRYINDEX, key);
-    return 0;
+    struct tide_error err;
+    if (host == NULL || !host->alive || !tide_host_is_ours(host)) {
+        if (push_host(L, &ops, &command, &err) == NULL) {
+            lua_pushnil(L);
+            lua_pushstring(L, err.text);
+            return 2;
+        }
+        lua_setfield(L, LUA_REGISTRYINDEX, key);
+    }
+    lua_pushboolean(L, 1);
+    return 1;
 }
 
-struct tide_host *tide_push_host(lua_State *L, const char *way)
+struct tide_host *tide_push_host(lua_State *L, const char *way,
+                                 struct tide_error *err)
 {
     if (strcmp(way, "inherit") == 0) {
         struct tide_worker_ops ops = tide_lua_copy_ops(L);
-        return push_host(L, &ops, NULL);
+        return push_host(L, &ops, NULL, err);
     }
     lua_getfield(L, LUA_REGISTRYINDEX,
                  strcmp(way, "spawn") == 0 ? KEY_SPAWNED : KEY_HOST);

@@ -42,6 +42,13 @@ static int open_pool(struct tide_pool **out, lua_State *L,
     return tide_pool_open(out, host, options, err);
 }
 
+static int refuse(lua_State *L, const char *why)
+{
+    lua_pushnil(L);
+    lua_pushstring(L, why);
+    return 2;
+}
+
 int tide_core_open(lua_State *L)
 {
     size_t config_bytes;
@@ -53,8 +60,10 @@ int tide_core_open(lua_State *L)
     };
     struct tide_error err;
     struct tide_pool *pool;
-    struct tide_host *host = tide_push_host(L, luaL_checkstring(L, 3));
+    struct tide_host *host = tide_push_host(L, luaL_checkstring(L, 3), &err);
     int host_index = lua_gettop(L);
+    if (host == NULL)
+        return refuse(L, err.text);
 
     struct tide_lua_pool *owner = lua_newuserdata(L, sizeof *owner);
     *owner = (struct tide_lua_pool){ 0 };
@@ -67,14 +76,11 @@ int tide_core_open(lua_State *L)
     lua_newtable(L);
     lua_rawseti(L, -2, TIDE_POOL_FINISHED);
     lua_setfenv(L, -2);
-    if (open_pool(&pool, L, host, &options, &err) != TIDE_OK) {
-        lua_pushnil(L);
-        lua_pushstring(L, err.text);
-        return 2;
-    }
+    if (open_pool(&pool, L, host, &options, &err) != TIDE_OK)
+        return refuse(L, err.text);
     if (tide_jobs_init(owner, pool, tide_codec_of(L)) != 0) {
         tide_pool_free(pool);
-        return luaL_error(L, "cannot open a pool: out of memory");
+        return refuse(L, "out of memory");
     }
     tide_trace_pool(owner, L, luaL_checkstring(L, 4));
     luaL_getmetatable(L, TIDE_POOL_TYPE);
