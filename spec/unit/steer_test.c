@@ -209,8 +209,9 @@ static void take_timed(struct tide_pool *pool, struct timed *timed,
     }
     CHECK(WIFSIGNALED(outcome->death.wait_status));
     if (outcome->death.cause == TIDE_DEATH_TIMEOUT) {
-        CHECK(hand < TIMED_ITEMS);
-        uint64_t begun_ns = atomic_load(&times_of(pool, timed)[hand].begun_ns);
+        /* One that an outsider stopped may not have come to hand it over. */
+        uint32_t item = hand < TIMED_ITEMS ? hand : TIMED_ITEMS - 1;
+        uint64_t begun_ns = atomic_load(&times_of(pool, timed)[item].begun_ns);
         CHECK(now_ns - begun_ns >= timed->timeout_ms * UINT64_C(1000000));
     } else {
         CHECK(outcome->death.cause == TIDE_DEATH_PLAIN);

@@ -391,7 +391,7 @@ void tide_crew_take_note(struct tide_crew *crew, uint32_t index, int status,
         tide_watch_on_continue(crew, index);
     } else if (!WIFSTOPPED(status)) {
         bury(crew, index, status);
-    } else if (!tide_watch_on_stop(crew, index, now_ns)) {
+    } else if (!tide_watch_on_stop(crew, index, status, now_ns)) {
         tide_board_rouse(&crew->board, index);
         tide_board_wake_all(&crew->board);
     }

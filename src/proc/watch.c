@@ -4,26 +4,31 @@
  * than it began, and never killed early.
  *
  * It must be that item that dies and never an innocent next one, which may begin
- * at any instant. So there is no killing at a glance but an ARREST: SIGSTOP, and
- * when the worker stands still a second look. Guilty is who still has the same item
- * in hand, or the slot that the host wants cut off.
+ * at any instant. So there is no killing at a glance but an ARREST: the worker is
+ * made to stop, and when it stands still a second look is taken. Guilty is who still
+ * has the same item in hand, or the slot that the host wants cut off.
  *
- *            overdue or cut off     a stop is reported        a continue is
- * AT_LARGE   SIGSTOP -> CALLED      -> HELD: somebody else's  -
- * CALLED     stands still: as if    guilty: SIGKILL -> KILLED -
- *            it was reported; else  else SIGCONT -> AT_LARGE
- *            SIGSTOP again; after
- *            PATIENCE: SIGKILL
- * HELD       SIGKILL -> KILLED      -                         -> AT_LARGE
- * KILLED     -                      -                         -
+ *            overdue or cut off      a stop is reported         innocent as it runs
+ * AT_LARGE   call -> CALLED          somebody else's: is held   -
+ * CALLED     stands still, or after  guilty: SIGKILL -> KILLED  seized: its stop will
+ *            PATIENCE: SIGKILL       else let go -> AT_LARGE    come; else SIGCONT
+ *            -> KILLED                                          -> AT_LARGE
+ * KILLED     -                       -                          -
  *
- * Somebody CALLED who is found innocent while it runs is let go: SIGCONT takes a
- * SIGSTOP back that is still on its way. The report of a stop may be lost, when
- * somebody sends SIGCONT, so the next look calls again; it may never come, when a
- * debugger has the worker or it waits in the kernel for what nothing interrupts: but
- * then it stands still all the same (still.h). PATIENCE ends what is neither.
- * Whoever dies is judged once more when it is reaped, with the item that it had:
- * had somebody sent SIGCONT between our look and SIGKILL, it is a plain death.
+ * To call is to seize it (seize.h): nobody else can have it go on, so that nothing
+ * begins between the second look and SIGKILL. Where that is not allowed, or a debugger
+ * has the worker, it is SIGSTOP, again at each look, and SIGCONT to let it go; then
+ * somebody's SIGCONT may come in between. So whoever dies is judged once more when it
+ * is reaped, and may turn out to have died a plain death.
+ * The report of a stop may be lost to such a SIGCONT, or never come, when a debugger
+ * has the worker or it waits in the kernel for what nothing interrupts: but then it
+ * stands still all the same (still.h). PATIENCE ends what is neither.
+ *
+ * HELD  A worker that somebody else stopped may have been stopped where it has an
+ * item without having said so, or a finished slot without having handed it over.
+ * Both have to end by their limit. So for a worker that is held the slots are asked,
+ * and one that is complete, or DONE, counts as in hand: to kill who had only that
+ * costs nothing.
  *
  * The terminal's Ctrl-Z stops the supervisor together with the workers. When it is
  * continued, the time since its last look is nobody's: it is added to when each
@@ -37,6 +42,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "proc/crew.h"
+#include "proc/seize.h"
 #include "proc/still.h"
 
 #include <signal.h>
@@ -58,15 +64,21 @@ static int is_same_flight(const struct tide_item *a, const struct tide_item *b)
     return a->slot == b->slot && a->sequence == b->sequence;
 }
 
-/* What the worker has in hand. One that stands still may do so between its claim
- * and the note of it: then the slots are asked. */
+/* What the worker has in hand. */
 static int item_of(struct tide_item *out, const struct tide_crew *crew,
                    uint32_t index)
 {
-    enum tide_arrest arrest = crew->places[index].watch.arrest;
+    const struct tide_watch *watch = &crew->places[index].watch;
     return tide_board_item_of(out, &crew->board, index) ||
-           ((arrest == TIDE_HELD || arrest == TIDE_KILLED) &&
+           ((watch->is_held || watch->arrest == TIDE_KILLED) &&
             tide_board_find_item(out, &crew->board, index));
+}
+
+/* Behind the last item it only hands over, unless it cannot. */
+static int is_limited(const struct tide_watch *watch,
+                      const struct tide_item *item)
+{
+    return item->hand < item->count || watch->is_held;
 }
 
 /* Has the worker what it is to die for in hand now? */
@@ -84,7 +96,7 @@ static enum tide_death_cause judge(const struct tide_crew *crew, uint32_t index,
         return TIDE_DEATH_CANCEL;
     if (watch->has_item && item_of(&item, crew, index) &&
         is_same_flight(&item, &watch->item) && item.hand == watch->item.hand &&
-        item.hand < item.count && item.timeout_ms != 0 &&
+        item.timeout_ms != 0 && is_limited(watch, &item) &&
         now_ns >= watch->since_ns + (uint64_t)item.timeout_ms * NS_PER_MS)
         return TIDE_DEATH_TIMEOUT;
     return TIDE_DEATH_PLAIN;
@@ -99,11 +111,21 @@ static void execute(struct tide_crew *crew, uint32_t index,
     watch->verdict = verdict;
 }
 
-/* It has finished what it was to die for. */
-static void let_go(struct tide_place *place)
+static void call(struct tide_place *place, uint64_t now_ns)
+{
+    place->watch.arrest = TIDE_CALLED;
+    place->watch.called_ns = now_ns;
+    place->watch.is_seized = tide_process_seize(place->pid);
+    if (!place->watch.is_seized)
+        kill(place->pid, SIGSTOP);
+    TIDE_STEP(WATCH_CALLED);
+}
+
+/* It has finished what it was to die for. One that is seized has yet to stop. */
+static void pardon(struct tide_place *place)
 {
     place->watch.is_cut = 0;
-    if (place->watch.arrest != TIDE_CALLED)
+    if (place->watch.arrest != TIDE_CALLED || place->watch.is_seized)
         return;
     place->watch.arrest = TIDE_AT_LARGE;
     kill(place->pid, SIGCONT);
@@ -117,54 +139,50 @@ static void pursue(struct tide_crew *crew, uint32_t index,
     struct tide_watch *watch = &place->watch;
     switch (watch->arrest) {
     case TIDE_AT_LARGE:
-        watch->arrest = TIDE_CALLED;
-        watch->called_ns = now_ns;
-        kill(place->pid, SIGSTOP);
-        TIDE_STEP(WATCH_CALLED);
+        call(place, now_ns);
+        if (watch->is_held && !watch->is_seized)
+            execute(crew, index, verdict); /* it stands still already */
         break;
     case TIDE_CALLED:
         if (now_ns - watch->called_ns > PATIENCE_NS)
             execute(crew, index, verdict);
-        else
+        else if (!watch->is_seized)
             kill(place->pid, SIGSTOP);
-        break;
-    case TIDE_HELD:
-        execute(crew, index, verdict);
         break;
     case TIDE_KILLED:
         break;
     }
 }
 
-/* It stands still: the second look. */
-static void settle(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
-{
-    enum tide_death_cause verdict = judge(crew, index, now_ns);
-    TIDE_STEP(WATCH_JUDGED);
-    if (verdict != TIDE_DEATH_PLAIN)
-        execute(crew, index, verdict);
-    else
-        let_go(&crew->places[index]);
-}
-
 /* ---- events ---- */
 
-int tide_watch_on_stop(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
+int tide_watch_on_stop(struct tide_crew *crew, uint32_t index, int wait_status,
+                       uint64_t now_ns)
 {
-    struct tide_watch *watch = &crew->places[index].watch;
+    struct tide_place *place = &crew->places[index];
+    struct tide_watch *watch = &place->watch;
     if (watch->arrest == TIDE_AT_LARGE)
-        watch->arrest = TIDE_HELD;
+        watch->is_held = 1;
     if (watch->arrest != TIDE_CALLED)
         return 0;
-    settle(crew, index, now_ns);
+    enum tide_death_cause verdict = judge(crew, index, now_ns);
+    TIDE_STEP(WATCH_JUDGED);
+    if (verdict != TIDE_DEATH_PLAIN) {
+        execute(crew, index, verdict);
+    } else if (watch->is_seized) {
+        watch->is_held = !tide_process_release(place->pid, wait_status);
+        watch->arrest = TIDE_AT_LARGE;
+        watch->is_cut = watch->is_seized = 0;
+        return !watch->is_held;
+    } else {
+        pardon(place);
+    }
     return 1;
 }
 
 void tide_watch_on_continue(struct tide_crew *crew, uint32_t index)
 {
-    struct tide_watch *watch = &crew->places[index].watch;
-    if (watch->arrest == TIDE_HELD)
-        watch->arrest = TIDE_AT_LARGE;
+    crew->places[index].watch.is_held = 0;
 }
 
 void tide_watch_excuse(struct tide_crew *crew, uint64_t gap_ns)
@@ -224,7 +242,7 @@ static uint64_t note_item(struct tide_crew *crew, uint32_t index,
         item.hand != watch->item.hand)
         watch->since_ns = tide_now_ns(); /* after the look: not too early */
     watch->item = item;
-    return item.hand < item.count
+    return is_limited(watch, &item)
                ? watch->since_ns + (uint64_t)item.timeout_ms * NS_PER_MS
                : TIDE_FOREVER;
 }
@@ -234,14 +252,18 @@ static uint64_t look_at(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
     struct tide_place *place = &crew->places[index];
     uint64_t next_ns =
         crew->is_watching ? note_item(crew, index, now_ns) : TIDE_FOREVER;
-    if (place->watch.arrest == TIDE_CALLED && tide_process_is_still(place->pid))
-        settle(crew, index, now_ns);
+    /* Before the look: it runs nothing between the two. */
+    int is_still =
+        place->watch.arrest == TIDE_CALLED && tide_process_is_still(place->pid);
     enum tide_death_cause verdict = judge(crew, index, now_ns);
     if (verdict == TIDE_DEATH_PLAIN) {
-        let_go(place);
+        pardon(place);
         return next_ns;
     }
-    pursue(crew, index, verdict, now_ns);
+    if (is_still)
+        execute(crew, index, verdict);
+    else
+        pursue(crew, index, verdict, now_ns);
     crew->is_pursuing = 1;
     return TIDE_FOREVER;
 }

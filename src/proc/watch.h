@@ -12,9 +12,8 @@
 struct tide_crew;
 
 enum tide_arrest {
-    TIDE_AT_LARGE, /* runs, as far as is known */
-    TIDE_CALLED,   /* told to stop, to be looked at when it stands still */
-    TIDE_HELD,     /* stopped by somebody else */
+    TIDE_AT_LARGE, /* as far as we have to do with it */
+    TIDE_CALLED,   /* made to stop, to be looked at when it stands still */
     TIDE_KILLED    /* found guilty */
 };
 
@@ -22,6 +21,8 @@ enum tide_arrest {
 struct tide_watch {
     enum tide_arrest arrest;
     enum tide_death_cause verdict; /* KILLED: why */
+    int is_held;                   /* stopped by somebody else */
+    int is_seized;                 /* CALLED: traced, nobody else lets it go */
     int has_item;
     int is_cut;            /* the host wants `cut` to end, */
     struct tide_item item; /* in hand when it was looked at, */
@@ -40,8 +41,13 @@ void tide_watch_cut_off(struct tide_crew *crew, uint32_t slot,
 /** Look at what runs, arrest who is overdue. @return when to look again */
 uint64_t tide_watch_look(struct tide_crew *crew, uint64_t now_ns);
 
-/** A stop was reported. @return 1 if it was ours, and is settled */
-int tide_watch_on_stop(struct tide_crew *crew, uint32_t index, uint64_t now_ns);
+/**
+ * A stop was reported, with this status.
+ *
+ * @return 1 if it was ours, and is settled; 0 if the worker stays stopped
+ */
+int tide_watch_on_stop(struct tide_crew *crew, uint32_t index, int wait_status,
+                       uint64_t now_ns);
 
 /** A stopped worker goes on. */
 void tide_watch_on_continue(struct tide_crew *crew, uint32_t index);

@@ -36,8 +36,11 @@ int tide_board_has_mail(const struct tide_board *board, uint32_t worker);
 int tide_board_item_of(struct tide_item *out, const struct tide_board *board,
                        uint32_t worker);
 
-/** As tide_board_item_of(), for a worker that was stopped and may have claimed a
- * slot without having said so: looks at all slots. */
+/**
+ * As tide_board_item_of(), for a worker that was stopped and may have claimed a slot
+ * without having said so: looks at all slots. If it has claimed none, what it has
+ * finished last and perhaps not handed over.
+ */
 int tide_board_find_item(struct tide_item *out, const struct tide_board *board,
                          uint32_t worker);
 

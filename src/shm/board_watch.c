@@ -31,13 +31,14 @@ int tide_board_demand_watch(struct tide_board *board, uint32_t timeout_ms)
 
 /* ---- supervisor ---- */
 
-/* What `worker` does in slot `index`, if it has claimed it. */
+/* What `worker` does in slot `index`, if it has it in one of these states. */
 static int fill_item(struct tide_item *out, const struct tide_board *board,
-                     uint32_t index, uint32_t worker)
+                     uint32_t index, uint32_t worker, uint32_t states)
 {
     const struct tide_slot *slot = &board->slots[index];
     uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
-    if (tide_word_state(word) != TIDE_SLOT_CLAIMED ||
+    enum tide_slot_state state = tide_word_state(word);
+    if (state > TIDE_SLOT_LOST || (states >> state & 1) == 0 ||
         tide_word_worker(word) != worker)
         return 0;
     *out = (struct tide_item){
@@ -56,17 +57,19 @@ int tide_board_item_of(struct tide_item *out, const struct tide_board *board,
     uint32_t claimed = atomic_load_explicit(&board->workers[worker].hand,
                                             memory_order_acquire);
     return claimed != 0 && claimed <= board->slot_count &&
-           fill_item(out, board, claimed - 1, worker);
+           fill_item(out, board, claimed - 1, worker, 1u << TIDE_SLOT_CLAIMED);
 }
 
 int tide_board_find_item(struct tide_item *out, const struct tide_board *board,
                          uint32_t worker)
 {
     uint32_t used = atomic_load(&board->shared->used_count);
+    uint32_t claimed = atomic_load(&board->workers[worker].hand);
     for (uint32_t i = 0; i < used && i < board->slot_count; i++)
-        if (fill_item(out, board, i, worker))
+        if (fill_item(out, board, i, worker, 1u << TIDE_SLOT_CLAIMED))
             return 1;
-    return 0;
+    return claimed != 0 && claimed <= board->slot_count &&
+           fill_item(out, board, claimed - 1, worker, 1u << TIDE_SLOT_DONE);
 }
 
 int tide_board_owner_of(uint32_t *out, const struct tide_board *board,
