@@ -637,6 +637,54 @@ static void test_mail_wakes(void)
     tide_host_stop(&host);
 }
 
+/* ---- a supervisor that is stopped ---- */
+
+enum { BELLS = 2000 }; /* more than its queue takes */
+
+/* Nothing that the host says waits, and nothing is lost: it is done later. */
+static void test_stopped_supervisor(void)
+{
+    struct tide_host host;
+    struct tide_outcome outcome;
+    struct tide_error err;
+    check_begin("stopped supervisor");
+    crew_start_host(&host);
+    struct tide_pool *pool = crew_open(&host, 2, 64, NULL);
+    struct tide_pool *ended = crew_open(&host, 1, 64, NULL);
+    struct crew_args gate = { new_word(pool), new_word(pool) };
+    uint32_t slot = send_one(pool, CREW_GATE, gate, 1);
+    tide_pool_kick(pool, 1);
+    CHECK_SOON(atomic_load(word_at(pool, gate.begun)) == 1);
+    kill(host.supervisor.pid, SIGSTOP);
+    uint64_t began_ns = tide_now_ns();
+    for (uint32_t i = 0; i < BELLS; i++)
+        CHECK(tide_pool_resize(pool, 1 + i % 4, &err) == TIDE_OK);
+    tide_pool_cut_off(pool, slot);
+    struct tide_request timed = {
+        .flags = CREW_GATE, .count = 3, .timeout_ms = 20, .length = sizeof gate
+    };
+    memcpy(timed.args.bytes, &gate, sizeof gate);
+    CHECK(tide_pool_submit(NULL, pool, &timed, 2) == TIDE_OK);
+    tide_pool_kick(pool, 1);
+    tide_pool_kill(ended);
+    CHECK(tide_now_ns() - began_ns < UINT64_C(2) * 1000 * 1000 * 1000);
+    kill(host.supervisor.pid, SIGCONT);
+    for (int i = 0; i < 2; i++) {
+        crew_receive(pool, &outcome);
+        CHECK(outcome.lost);
+        CHECK(outcome.death.cause ==
+              (outcome.tag == 1 ? TIDE_DEATH_CANCEL : TIDE_DEATH_TIMEOUT));
+        tide_pool_release(pool, &outcome);
+    }
+    CHECK(tide_pool_join(ended, crew_deadline()) == TIDE_OK);
+    CHECK(tide_pool_workers(pool) == 4);
+    for (uint32_t i = 0; i < 4; i++)
+        CHECK_SOON(atomic_load(&pool->board.workers[i].pid) != 0);
+    tide_pool_free(ended);
+    tide_pool_free(pool);
+    tide_host_stop(&host);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv, 24);
@@ -650,6 +698,7 @@ int main(int argc, char **argv)
     test_cut_off_endless();
     test_mail();
     test_mail_wakes();
+    test_stopped_supervisor();
     CHECK(!crew_has_children());
     return EXIT_SUCCESS;
 }

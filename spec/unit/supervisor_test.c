@@ -543,7 +543,7 @@ static void test_garbage(void)
     CHECK(strstr(reply.reason, "cannot map") != NULL);
     message.kind = 4711;
     CHECK(tide_channel_send(supervisor.channel, &message, fds) == TIDE_OK);
-    message.kind = TIDE_MESSAGE_STOP;
+    message.kind = TIDE_MESSAGE_LOOK;
     CHECK(tide_channel_send(supervisor.channel, &message, fds) == TIDE_OK);
     message.kind = TIDE_MESSAGE_CREATE;
     CHECK(tide_channel_send(supervisor.channel, &message, NULL) == TIDE_OK);

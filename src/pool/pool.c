@@ -51,10 +51,9 @@ static int listen(struct tide_pool *pool, uint64_t deadline_ns)
                     : poll(&fd, 1, tide_poll_timeout_ms(deadline_ns));
     if (ready == 0)
         return TIDE_ETIMEOUT;
-    if (ready < 0)
-        return errno == EINTR ? TIDE_EINTR : TIDE_ESYS;
+    int status = ready > 0 ? TIDE_OK : errno == EINTR ? TIDE_EINTR : TIDE_ESYS;
     tide_host_attend(pool->host);
-    return TIDE_OK;
+    return status;
 }
 
 static int start_crew(struct tide_pool *pool,
@@ -67,6 +66,7 @@ static int start_crew(struct tide_pool *pool,
                                   .config = pool->config,
                                   .config_bytes = options->config_bytes };
     int fds[TIDE_MESSAGE_FDS] = { pool->arena.fd, pool->board.event_fd };
+    tide_host_attend(pool->host); /* news that nobody reads hold it up */
     uint64_t deadline_ns = options->start_deadline_ns
                                ? options->start_deadline_ns
                                : tide_deadline_ns(START_PATIENCE_S);
@@ -177,12 +177,17 @@ void tide_pool_write(struct tide_pool *pool, uint64_t offset, const void *bytes,
 
 /* ---- requests ---- */
 
-/* Tell the supervisor something about our crew. */
-static void tell(struct tide_pool *pool, struct tide_message *message)
+/* Is there a supervisor to be told what to do? */
+static int has_supervisor(const struct tide_pool *pool)
 {
-    message->crew = pool->crew;
-    if (!pool->gone && pool->host->alive && tide_host_is_ours(pool->host))
-        tide_channel_send(pool->host->supervisor.channel, message, NULL);
+    return !pool->gone && pool->host->alive && tide_host_is_ours(pool->host);
+}
+
+/* Have the supervisor look at our board. */
+static void ring(const struct tide_pool *pool)
+{
+    if (has_supervisor(pool))
+        tide_channel_ring(pool->host->supervisor.channel, pool->crew);
 }
 
 int tide_pool_has_slot(const struct tide_pool *pool)
@@ -195,7 +200,7 @@ int tide_pool_has_slot(const struct tide_pool *pool)
 static void watch(struct tide_pool *pool, uint32_t timeout_ms)
 {
     if (timeout_ms != 0 && tide_board_demand_watch(&pool->board, timeout_ms))
-        tell(pool, &(struct tide_message){ .kind = TIDE_MESSAGE_WATCH });
+        ring(pool);
 }
 
 /* A slot with the request in it, not yet submitted. */
@@ -248,10 +253,10 @@ int tide_pool_revoke(struct tide_pool *pool, uint32_t slot)
 void tide_pool_cut_off(struct tide_pool *pool, uint32_t slot)
 {
     uint32_t sequence = tide_board_flight_of(&pool->board, slot);
-    if (sequence != 0)
-        tell(pool, &(struct tide_message){ .kind = TIDE_MESSAGE_CANCEL,
-                                           .slot = slot,
-                                           .sequence = sequence });
+    if (sequence == 0)
+        return;
+    tide_board_cut_off(&pool->board, slot, sequence);
+    ring(pool);
 }
 
 uint32_t tide_pool_hand(const struct tide_pool *pool, uint32_t slot)
@@ -304,10 +309,8 @@ int tide_pool_resize(struct tide_pool *pool, uint32_t count,
         return tide_fail(err, TIDE_ECLOSED,
                          "cannot resize to %u workers: the pool is closed",
                          count);
-    /* The board first: who is forked by the message has to find itself wanted. */
     tide_board_resize(&pool->board, count);
-    tell(pool,
-         &(struct tide_message){ .kind = TIDE_MESSAGE_RESIZE, .count = count });
+    ring(pool);
     return TIDE_OK;
 }
 
@@ -392,7 +395,10 @@ void tide_pool_close(struct tide_pool *pool)
 
 void tide_pool_kill(struct tide_pool *pool)
 {
-    tell(pool, &(struct tide_message){ .kind = TIDE_MESSAGE_STOP });
+    if (pool->board.shared == NULL || !has_supervisor(pool))
+        return;
+    tide_board_stop(&pool->board);
+    ring(pool);
 }
 
 int tide_pool_join(struct tide_pool *pool, uint64_t deadline_ns)

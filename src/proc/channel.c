@@ -72,6 +72,14 @@ int tide_channel_send(int end, const struct tide_message *message,
     return TIDE_OK;
 }
 
+void tide_channel_ring(int end, uint32_t crew)
+{
+    struct tide_message look = { .kind = TIDE_MESSAGE_LOOK, .crew = crew };
+    while (send(end, &look, sizeof look, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
+           errno == EINTR)
+        continue;
+}
+
 void tide_channel_drop(int *fds)
 {
     for (int i = 0; i < TIDE_MESSAGE_FDS; i++) {

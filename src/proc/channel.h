@@ -4,12 +4,13 @@
  *
  *   Direction             Message      Meaning
  *   host -> supervisor    CREATE       man a board: arena and eventfd attached
- *   host -> supervisor    STOP         kill the workers of a crew
- *   host -> supervisor    RESIZE       so many workers are wanted from now on
- *   host -> supervisor    WATCH        work with a time limit was submitted
- *   host -> supervisor    CANCEL       kill who runs a slot, if it still does
+ *   host -> supervisor    LOOK         a board says something new: see board_watch.c
  *   supervisor -> host    STARTED      every worker of the crew was forked
  *   supervisor -> host    GONE         no worker is left, and why; the last word
+ *
+ * What the host wants of a crew it writes on the crew's board; LOOK is only a bell.
+ * After any message the supervisor looks at every board, so a bell that finds the
+ * queue full is not missed: there are messages that will be read after it.
  *
  * Either side sees end-of-file at once when the other is dead.
  */
@@ -24,10 +25,7 @@ enum { TIDE_MESSAGE_FDS = 2, TIDE_REASON_BYTES = 200 };
 
 enum tide_message_kind {
     TIDE_MESSAGE_CREATE,
-    TIDE_MESSAGE_STOP,
-    TIDE_MESSAGE_RESIZE,
-    TIDE_MESSAGE_WATCH,
-    TIDE_MESSAGE_CANCEL,
+    TIDE_MESSAGE_LOOK,
     TIDE_MESSAGE_STARTED,
     TIDE_MESSAGE_GONE
 };
@@ -38,9 +36,6 @@ struct tide_message {
     uint64_t arena_bytes;           /* CREATE */
     uint64_t config;                /* CREATE: block for the workers, or 0 */
     uint64_t config_bytes;          /* CREATE */
-    uint32_t count;                 /* RESIZE */
-    uint32_t slot;                  /* CANCEL */
-    uint32_t sequence;              /* CANCEL */
     uint32_t broken;                /* GONE: ended against the host's will */
     char reason[TIDE_REASON_BYTES]; /* GONE and broken: why */
 };
@@ -58,6 +53,9 @@ int tide_channel_open(int ends[2], struct tide_error *err);
  */
 int tide_channel_send(int end, const struct tide_message *message,
                       const int *fds);
+
+/** Send LOOK unless the queue is full. Never waits. */
+void tide_channel_ring(int end, uint32_t crew);
 
 /**
  * Receive a message if there is one; never blocks.

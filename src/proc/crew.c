@@ -286,9 +286,9 @@ static int was_useful(const struct tide_place *place,
 }
 
 /*
- * Need the place no other process? A worker may leave before the message comes that
- * it is not wanted. Then the board says so, which the host writes first: if it has
- * changed its mind since, either the board says that already, or a message comes.
+ * Need the place no other process? A worker may leave before we have looked whether
+ * it is wanted. Then the board says so: if the host has changed its mind since,
+ * either the board says that already, or we shall look again.
  */
 static int is_over(const struct tide_crew *crew, uint32_t index, int status)
 {

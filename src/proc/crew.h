@@ -44,10 +44,11 @@ struct tide_crew {
     int started;     /* every place has had a process */
     int stopping;
     int broken;
-    int is_watching;   /* there is timed work, or was lately, */
-    int is_pursuing;   /* somebody is to be killed who still lives */
-    int is_killing;    /* somebody was killed who is not reaped yet */
-    uint64_t timed_ns; /* and was seen last then */
+    uint32_t cuts_heeded; /* see tide_watch_heed_cuts() */
+    int is_watching;      /* there is timed work, or was lately, */
+    int is_pursuing;      /* somebody is to be killed who still lives */
+    int is_killing;       /* somebody was killed who is not reaped yet */
+    uint64_t timed_ns;    /* and was seen last then */
     char reason[TIDE_REASON_BYTES];
     struct tide_place places[];
 };

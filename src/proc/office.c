@@ -159,6 +159,8 @@ static void create_crew(struct tide_office *office,
     TIDE_STEP(CREW_MADE);
     crew->next = office->crews;
     office->crews = crew;
+    if (tide_board_is_stopped(&crew->board))
+        tide_crew_stop(crew); /* the host has given it up meanwhile */
     tide_crew_start(office, crew);
     if (!crew->started)
         return; /* GONE follows when those that were forked are reaped */
@@ -167,25 +169,19 @@ static void create_crew(struct tide_office *office,
     tide_channel_send(office->channel, &reply, NULL);
 }
 
-static void obey(struct tide_office *office, struct tide_crew *crew,
-                 const struct tide_message *message)
+/* Do what the host wants, as the board says it. */
+static void heed(struct tide_office *office, struct tide_crew *crew)
 {
-    switch (message->kind) {
-    case TIDE_MESSAGE_STOP:
+    if (crew->stopping)
+        return;
+    if (tide_board_is_stopped(&crew->board)) {
         tide_crew_stop(crew);
-        break;
-    case TIDE_MESSAGE_RESIZE:
-        tide_crew_resize(crew, message->count);
-        break;
-    case TIDE_MESSAGE_WATCH:
-        tide_watch_begin(crew, office->seen_ns);
-        break;
-    case TIDE_MESSAGE_CANCEL:
-        tide_watch_cut_off(crew, message->slot, message->sequence);
-        break;
-    default:
-        break;
+        return;
     }
+    tide_crew_resize(crew, tide_board_wanted(&crew->board));
+    if (tide_board_watching(&crew->board) != 0)
+        tide_watch_begin(crew, office->seen_ns);
+    tide_watch_heed_cuts(crew);
 }
 
 static void receive_all(struct tide_office *office)
@@ -203,10 +199,13 @@ static void receive_all(struct tide_office *office)
             create_crew(office, &message, fds);
         else
             tide_channel_drop(fds);
-        for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
-            if (crew->id == message.crew)
-                obey(office, crew, &message);
     }
+}
+
+static void heed_all(struct tide_office *office)
+{
+    for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
+        heed(office, crew);
 }
 
 /* ---- the loop ---- */
@@ -238,8 +237,10 @@ static void serve(struct tide_office *office)
         look_around(office, now_ns);
         if (fds[2].revents != 0)
             end_office(office);
-        if (fds[0].revents != 0)
+        if (fds[0].revents != 0) {
             receive_all(office);
+            heed_all(office);
+        }
         uint64_t next_ns = do_due(office, now_ns);
         dismiss_gone(office);
         if (poll(fds, 3, tide_poll_timeout_ms(next_ns)) < 0)

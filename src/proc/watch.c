@@ -206,12 +206,12 @@ enum tide_death_cause tide_watch_cause(const struct tide_crew *crew,
 
 void tide_watch_begin(struct tide_crew *crew, uint64_t now_ns)
 {
+    if (!crew->is_watching)
+        crew->timed_ns = now_ns;
     crew->is_watching = 1;
-    crew->timed_ns = now_ns;
 }
 
-void tide_watch_cut_off(struct tide_crew *crew, uint32_t slot,
-                        uint32_t sequence)
+static void cut_off(struct tide_crew *crew, uint32_t slot, uint32_t sequence)
 {
     uint32_t index;
     if (!tide_board_owner_of(&index, &crew->board, slot, sequence))
@@ -223,6 +223,19 @@ void tide_watch_cut_off(struct tide_crew *crew, uint32_t slot,
     place->watch.is_cut = 1;
     place->watch.cut = (struct tide_item){ .slot = slot, .sequence = sequence };
     crew->is_pursuing = 1; /* the loop looks before it sleeps */
+}
+
+void tide_watch_heed_cuts(struct tide_crew *crew)
+{
+    uint32_t seen = tide_board_cut_count(&crew->board);
+    if (seen == crew->cuts_heeded)
+        return;
+    crew->cuts_heeded = seen;
+    for (uint32_t i = 0; i < tide_board_slot_count(&crew->board); i++) {
+        uint32_t sequence = tide_board_cut_of(&crew->board, i);
+        if (sequence != 0)
+            cut_off(crew, i, sequence);
+    }
 }
 
 /* ---- looking ---- */

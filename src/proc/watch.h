@@ -34,9 +34,8 @@ struct tide_watch {
 /** Work with a time limit was submitted. */
 void tide_watch_begin(struct tide_crew *crew, uint64_t now_ns);
 
-/** The host wants the worker killed that runs `slot` in this flight. */
-void tide_watch_cut_off(struct tide_crew *crew, uint32_t slot,
-                        uint32_t sequence);
+/** Pursue who runs what the host wants cut off, if it has said so anew. */
+void tide_watch_heed_cuts(struct tide_crew *crew);
 
 /** Look at what runs, arrest who is overdue. @return when to look again */
 uint64_t tide_watch_look(struct tide_crew *crew, uint64_t now_ns);

@@ -95,6 +95,7 @@ struct plan { /* offsets in the arena */
     size_t slots;
     size_t ready;
     size_t orphans;
+    size_t cuts;
     size_t end;
 };
 
@@ -110,7 +111,8 @@ static struct plan make_plan(size_t slot_count, size_t place_count)
     plan.slots = plan.workers + place_count * sizeof(struct tide_worker_record);
     plan.ready = plan.slots + slot_count * sizeof(struct tide_slot);
     plan.orphans = plan.ready + round_up(2 * slot_count * sizeof(uint32_t));
-    plan.end = plan.orphans + round_up(2 * slot_count * sizeof(uint64_t));
+    plan.cuts = plan.orphans + round_up(2 * slot_count * sizeof(uint64_t));
+    plan.end = plan.cuts + round_up(slot_count * sizeof(uint32_t));
     return plan;
 }
 
@@ -126,6 +128,7 @@ static void lay_out(struct tide_board *board, uint32_t slot_count,
     board->slots = (void *)(base + plan.slots);
     board->ready = (void *)(base + plan.ready);
     board->orphans = (void *)(base + plan.orphans);
+    board->cuts = (void *)(base + plan.cuts);
 }
 
 int tide_board_measure(size_t *out, uint32_t slot_count, uint32_t place_count,

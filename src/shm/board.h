@@ -6,7 +6,8 @@
  *   Process      May call                            Only writer of
  *   host         tide_board_take, _submit, _revoke,  a FREE slot, ready ring,
  *                _kick, _next_done, _release, _wait,  `wake_at`, `closing`,
- *                _submit_to, _resize, _close         `wanted`
+ *                _submit_to, _resize, _close, _stop  `wanted`, `stopped`,
+ *                _cut_off                            `cuts`
  *   worker w     tide_board_claim, _finish, _rest    its CLAIMED slot, its
  *                                                    record, its region
  *   supervisor   tide_board_reclaim, _rouse,         slots of reaped workers,
@@ -56,11 +57,12 @@ struct tide_board {
     struct tide_worker_record *workers;
     _Atomic uint32_t *ready;
     _Atomic uint64_t *orphans;
-    int event_fd;         /* raised to wake the host */
-    uint32_t spin_misses; /* spins in a row that found nothing */
-    uint32_t rests;       /* waits since the last spin */
-    uint64_t busy_ns;     /* a worker's own: how long its last slot took */
-    uint64_t nudged_ns;   /* the host's: when it woke somebody by a nudge */
+    _Atomic uint32_t *cuts; /* per slot the flight that is to be cut off */
+    int event_fd;           /* raised to wake the host */
+    uint32_t spin_misses;   /* spins in a row that found nothing */
+    uint32_t rests;         /* waits since the last spin */
+    uint64_t busy_ns;       /* a worker's own: how long its last slot took */
+    uint64_t nudged_ns;     /* the host's: when it woke somebody by a nudge */
 
     /* The host's own, NULL elsewhere. */
     uint32_t *in_flight; /* per slot the sequence it was submitted with, or 0 */
@@ -191,9 +193,16 @@ void tide_board_close(struct tide_board *board);
 /**
  * A slot with a time limit was submitted: is the supervisor to be told to watch?
  *
- * @return 1: send the message; 0: it is watching
+ * @return 1: have it look; 0: it is watching
  */
 int tide_board_demand_watch(struct tide_board *board, uint32_t timeout_ms);
+
+/** The supervisor is to kill all workers when it looks. */
+void tide_board_stop(struct tide_board *board);
+
+/** It is to kill who runs this flight of a slot, if somebody still does then. */
+void tide_board_cut_off(struct tide_board *board, uint32_t slot,
+                        uint32_t sequence);
 
 /* ---- workers ---- */
 

@@ -24,6 +24,8 @@ struct tide_board_shared {
     _Atomic uint32_t manned;     /* the most there were of `wanted` */
     _Atomic uint32_t used_count; /* slots at or above it were never used */
     _Atomic uint32_t watching;   /* ms, see board_watch.c */
+    _Atomic uint32_t stopped;    /* its workers are to be killed */
+    _Atomic uint32_t cut_count;  /* how often `cuts` was written */
 
     alignas(TIDE_LINE) _Atomic uint64_t ready_head; /* anybody helps */
 

@@ -48,6 +48,15 @@ int tide_board_find_item(struct tide_item *out, const struct tide_board *board,
 int tide_board_owner_of(uint32_t *out, const struct tide_board *board,
                         uint32_t slot, uint32_t sequence);
 
+/** Did the host say tide_board_stop()? */
+int tide_board_is_stopped(const struct tide_board *board);
+
+/** How often the host has said tide_board_cut_off(). */
+uint32_t tide_board_cut_count(const struct tide_board *board);
+
+/** The flight of a slot that the host wants cut off; 0 for none, or an old one. */
+uint32_t tide_board_cut_of(const struct tide_board *board, uint32_t slot);
+
 /** The shortest limit asked for since the watch began, in ms; 0: no watch. */
 uint32_t tide_board_watching(const struct tide_board *board);
 

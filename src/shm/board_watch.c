@@ -1,7 +1,12 @@
 /*
- * What the supervisor sees of the work that runs, and when it has to look. Whatever
+ * What the host wants of the supervisor, what that sees of the work that runs, and
+ * when it has to look. Whatever
  * it reads was written by workers: numbers are checked, and taken as hints until
  * the worker stands still.
+ *
+ * ORDERS  `stopped`, `wanted`, `watching` and `cuts` say what is wanted now, not what
+ * has happened: the supervisor may look at any time, and as often as it likes. The
+ * host writes first and rings then, see channel.h.
  *
  * WATCHING  The word `watching` is 0, or the shortest time limit in milliseconds
  * that was asked for since it was 0. The host sets it after a submit with a limit,
@@ -29,7 +34,35 @@ int tide_board_demand_watch(struct tide_board *board, uint32_t timeout_ms)
     return 0;
 }
 
+void tide_board_stop(struct tide_board *board)
+{
+    atomic_store(&board->shared->stopped, 1);
+}
+
+void tide_board_cut_off(struct tide_board *board, uint32_t slot,
+                        uint32_t sequence)
+{
+    atomic_store_explicit(&board->cuts[slot], sequence, memory_order_relaxed);
+    /* Release: who sees the count sees the flight. */
+    atomic_fetch_add(&board->shared->cut_count, 1);
+}
+
 /* ---- supervisor ---- */
+
+int tide_board_is_stopped(const struct tide_board *board)
+{
+    return atomic_load(&board->shared->stopped) != 0;
+}
+
+uint32_t tide_board_cut_count(const struct tide_board *board)
+{
+    return atomic_load(&board->shared->cut_count);
+}
+
+uint32_t tide_board_cut_of(const struct tide_board *board, uint32_t slot)
+{
+    return atomic_load_explicit(&board->cuts[slot], memory_order_relaxed);
+}
 
 /* What `worker` does in slot `index`, if it has it in one of these states. */
 static int fill_item(struct tide_item *out, const struct tide_board *board,
