@@ -101,6 +101,8 @@ int tide_child_become_supervisor(int keep)
     sigaddset(&blocked, SIGCONT); /* goes on all the same */
     sigprocmask(SIG_SETMASK, &blocked, NULL);
     prctl(PR_SET_NAME, "tidemill-super");
+    /* Somebody may have stopped it when the host dies: it goes on then, and ends. */
+    prctl(PR_SET_PDEATHSIG, SIGCONT);
     TIDE_FAULT_BECOME(TIDE_FAULT_SUPERVISOR);
     set_slice(SHORT_SLICE_NS); /* it stops those that take all there is */
     int kept = close_all_but(keep);

@@ -16,8 +16,8 @@ pid_t tide_child_fork(void);
 /**
  * Become a supervisor: signals that end a terminal's job are ignored (its end is
  * the host's end), SIGCHLD and SIGCONT are blocked for a signalfd, all others are
- * default.
- * Every descriptor above 2 but `keep` is closed; those up to 2 are open.
+ * default. Every descriptor above 2 but `keep` is closed; those up to 2 are open.
+ * When its parent dies it goes on if it was stopped.
  *
  * @return the number that `keep` has now
  */
