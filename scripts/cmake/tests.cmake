@@ -1,4 +1,4 @@
-# The tests, by label: unit, embed, spec, lint, layers; fuzz, see fuzz.cmake.
+# The tests, by label: unit, embed, spec, chaos, lint, layers; fuzz, see fuzz.cmake.
 
 find_program(TIDEMILL_LUAJIT luajit)
 find_program(TIDEMILL_BUSTED busted)
@@ -92,6 +92,21 @@ set_tests_properties(spec spec_api PROPERTIES
     ENVIRONMENT "${environment}"
     FAIL_REGULAR_EXPRESSION "${reports}")
 set_property(TEST spec_api APPEND PROPERTY ENVIRONMENT "TIDEMILL_CODEC=api")
+
+# ---- chaos: real jobs under attack ----
+
+# One seed that is always the same, and one that never is.
+add_test(NAME chaos
+    COMMAND ${TIDEMILL_LUAJIT} scripts/chaos --seed 1 --seconds 30
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+add_test(NAME chaos_anew
+    COMMAND ${TIDEMILL_LUAJIT} scripts/chaos --seconds 30
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+set_tests_properties(chaos chaos_anew PROPERTIES
+    LABELS chaos
+    TIMEOUT 300
+    ENVIRONMENT "${environment}"
+    FAIL_REGULAR_EXPRESSION "${reports}")
 
 # ---- lint, layers: the text of the sources ----
 
