@@ -310,6 +310,26 @@ local function check_starving(name, role)
   assert.is_true(at > 2, "it was never hit")
 end
 
+--- Whatever a worker has no room for, at whichever of its allocations, no result is wrong.
+local function check_full(make, chunk, at)
+  tidemill.with(1, function(pool)
+    faults.set("region.full", faults.ENOMEM, { at = at, role = "worker" })
+    local results = pool:map(make, tidemill.range(1, 30), { errors = "collect", chunksize = chunk })
+    local fired = faults.fired "region.full"
+    faults.clear()
+    local failed = 0
+    for i = 1, 30 do
+      if tidemill.is_error(results[i]) then
+        failed = failed + 1
+        assert.is_true(kinds[results[i].kind], tostring(results[i]))
+      else
+        assert.same(make(i), results[i])
+      end
+    end
+    assert.is_true(failed <= fired)
+  end)
+end
+
 -- ---- stops ----
 
 --- A pool at work for a while, of which a worker is to stop.
@@ -451,6 +471,17 @@ describe("a fault", function()
       check_starving(row[1], row[2])
     end)
   end
+
+  it("at region.full spoils no result", function()
+    local function boxed(x) return { x } end
+    local function compared(x) return x > 9 end
+    local function mixed(x) return x % 3 > 0 and x or tostring(x) end
+    for _, make in ipairs { small, large, boxed, compared, mixed } do
+      for _, chunk in ipairs { 1, 2, 7, 30 } do
+        for at = 1, 4 do check_full(make, chunk, at) end
+      end
+    end
+  end)
 
   for name, step in pairs(steps) do
     if not step.fresh then

@@ -121,8 +121,10 @@ static int open_column(struct tide_runner *runner, enum tide_loop kind)
     size_t items = runner->request.count - first;
     if (runner->out.data == NULL) {
         runner->column_bytes = items * TIDE_COLUMN_BYTES;
-        if (tide_runner_reserve(runner) != 0)
+        if (tide_runner_reserve(runner) != 0) {
+            runner->column_bytes = 0; /* messages come first then */
             return -1;
+        }
     }
     unsigned char *column = runner->out.data - runner->column_bytes;
     if (kind == TIDE_LOOP_NUMBER) {
