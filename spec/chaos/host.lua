@@ -72,7 +72,10 @@ local function set_faults()
 end
 
 local function clear_faults()
-  for name in pairs(core.faults and core.faults() or {}) do core.fault(name, nil) end
+  for name, fired in pairs(core.faults and core.faults() or {}) do
+    if fired > 0 then say("fault %s, %d times", name, fired) end
+    core.fault(name, nil)
+  end
 end
 
 -- ---- rounds ----
