@@ -685,6 +685,31 @@ static void test_stopped_supervisor(void)
     tide_host_stop(&host);
 }
 
+/* Time goes on for who is continued all the time, and never stopped. */
+static void test_pestered_supervisor(void)
+{
+    struct tide_host host;
+    struct tide_outcome outcome;
+    check_begin("pestered supervisor");
+    crew_start_host(&host);
+    struct tide_pool *pool = crew_open(&host, 1, 4, NULL);
+    struct crew_args gate = { new_word(pool), 0 };
+    struct tide_request timed = {
+        .flags = CREW_GATE, .count = 3, .timeout_ms = 100, .length = sizeof gate
+    };
+    memcpy(timed.args.bytes, &gate, sizeof gate);
+    CHECK(tide_pool_submit(NULL, pool, &timed, 1) == TIDE_OK);
+    tide_pool_kick(pool, 1);
+    uint64_t limit_ns = tide_deadline_ns(3);
+    CHECK_SOON((kill(host.supervisor.pid, SIGCONT),
+                tide_pool_receive(pool, &outcome) == TIDE_OK));
+    CHECK(tide_now_ns() < limit_ns);
+    CHECK(outcome.lost && outcome.death.cause == TIDE_DEATH_TIMEOUT);
+    tide_pool_release(pool, &outcome);
+    tide_pool_free(pool);
+    tide_host_stop(&host);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv, 24);
@@ -699,6 +724,7 @@ int main(int argc, char **argv)
     test_mail();
     test_mail_wakes();
     test_stopped_supervisor();
+    test_pestered_supervisor();
     CHECK(!crew_has_children());
     return EXIT_SUCCESS;
 }

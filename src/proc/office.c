@@ -5,7 +5,8 @@
  *
  * SIGCONT says that this process was stopped, and how long is what has passed since
  * the last round. The time of a round is taken before signals are looked at: so it
- * is either from before the stop, or the SIGCONT is there.
+ * is either from before the stop, or the SIGCONT is there. A SIGCONT may come
+ * without a stop, at any rate: no time is excused that may have been one of ours.
  *
  * What becomes of a crew and its places is told in crew.c. A crew whose places are
  * all ENDED is freed, and the host told GONE.
@@ -28,7 +29,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { END_PATIENCE_S = 2 }; /* the host waits longer */
+enum {
+    END_PATIENCE_S = 2,              /* the host waits longer */
+    SHORT_STOP_NS = 30 * 1000 * 1000 /* longer than it is from look to look */
+};
 
 /* ---- what has happened ---- */
 
@@ -57,7 +61,8 @@ static void reap_all(struct tide_office *office, uint64_t now_ns)
 /* Take notice of what has happened until `now_ns`. */
 static void look_around(struct tide_office *office, uint64_t now_ns)
 {
-    if (take_signals(office->signal_fd))
+    if (take_signals(office->signal_fd) &&
+        now_ns - office->seen_ns > SHORT_STOP_NS)
         for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
             tide_watch_excuse(crew, now_ns - office->seen_ns);
     office->seen_ns = now_ns;
