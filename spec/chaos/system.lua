@@ -35,6 +35,7 @@ void *mmap(void *at, size_t size, int access, int flags, int fd, long offset);
 int munmap(void *at, size_t size);
 int mkdir(const char *path, unsigned mode);
 int chown(const char *path, unsigned user, unsigned group);
+int prctl(int option, ...);
 int abs(int);
 void _exit(int);
 ]]
@@ -49,6 +50,7 @@ local system = {
 
 local O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_CLOEXEC = 2, 64, 512, 1024, 524288
 local EINTR = 4
+local PR_SET_PDEATHSIG = 1
 local WNOHANG = 1
 
 local time = ffi.new "struct chaos_timespec"
@@ -163,7 +165,7 @@ end
 
 -- ---- other processes ----
 
---- Start a program in a session of its own.
+--- Start a program in a session of its own; it does not outlive us.
 ---@param arguments string[]
 ---@param given { output: string, prepare: function? } what to call in the child before
 ---@return integer pid
@@ -184,6 +186,7 @@ function system.start(arguments, given)
     C.dup2(fd, 2)
     if fd > 2 then C.close(fd) end
     if given.prepare then given.prepare() end
+    C.prctl(PR_SET_PDEATHSIG, ffi.cast("unsigned long", system.SIGKILL)) -- another user forgets it
     local list = ffi.new("const char *[?]", #arguments + 1)
     for i, argument in ipairs(arguments) do list[i - 1] = argument end
     C.execvp(arguments[1], list)
