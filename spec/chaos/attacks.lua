@@ -33,8 +33,8 @@ local ignored = { system.SIGINT, system.SIGTERM, system.SIGHUP, system.SIGCHLD, 
 local acts = {}
 
 function acts.kill_worker(siege, _, workers)
-  local pid = one_of(siege.random, workers)
-  if pid and system.kill(pid, system.SIGKILL) then siege.killed = siege.killed + 1 end
+  local pid, signal = one_of(siege.random, workers), one_of(siege.random, system.deadly)
+  if pid and system.kill(pid, signal) then siege.killed = siege.killed + 1 end
 end
 
 local function stop(siege, pid)
@@ -47,6 +47,8 @@ function acts.stop_worker(siege, _, workers) stop(siege, one_of(siege.random, wo
 function acts.stop_supervisor(siege, supervisors)
   stop(siege, one_of(siege.random, supervisors))
 end
+
+function acts.stop_host(siege) stop(siege, siege.host) end
 
 --- Somebody else's SIGCONT, to whom it does not concern.
 function acts.continue(siege, supervisors, workers)

@@ -1,9 +1,13 @@
 --- The jobs of a round, one function each, and the check of every result.
 
+local system = require "chaos.system"
 local tidemill = require "tidemill"
 local work = require "chaos.work"
 
 local jobs = {}
+
+local deadly = {}
+for _, signal in ipairs(system.deadly) do deadly[signal] = true end
 
 ---@class chaos.Round
 ---@field random fun(limit: integer): integer
@@ -48,7 +52,7 @@ local function check_error(round, task, options, id, err)
   local kind = err.kind
   if kind == "worker" then
     round.lost = round.lost + 1
-    if err.signal ~= 9 and not round.batch.allow.task then
+    if not deadly[err.signal] and not round.batch.allow.task then
       wrong("item %d: its worker died otherwise: %s", id, tostring(err))
     end
   end

@@ -24,8 +24,8 @@ local MIB = 2 ^ 20
 local themes = {
   -- Nothing that may cost a result: stops, continuations, signals that are ignored or handled.
   calm = function(batch)
-    batch.attacks = { stop_worker = 4, stop_supervisor = 1, continue = 6, signal_host = 6,
-      signal_workers = 4, signal_supervisor = 3 }
+    batch.attacks = { stop_worker = 4, stop_supervisor = 1, stop_host = 1, continue = 6,
+      signal_host = 6, signal_workers = 4, signal_supervisor = 3 }
   end,
   kills = function(batch)
     batch.attacks = { kill_worker = 6, stop_worker = 2, continue = 3, signal_host = 2 }
@@ -66,8 +66,8 @@ local themes = {
       init = true }
   end,
   all = function(batch)
-    batch.attacks = { kill_worker = 3, stop_worker = 3, stop_supervisor = 1, continue = 4,
-      signal_host = 4, signal_workers = 3, signal_supervisor = 2 }
+    batch.attacks = { kill_worker = 3, stop_worker = 3, stop_supervisor = 1, stop_host = 1,
+      continue = 4, signal_host = 4, signal_workers = 3, signal_supervisor = 2 }
     batch.allow = { worker = true }
   end,
 }

@@ -43,10 +43,13 @@ void _exit(int);
 local C = ffi.C
 local status = ffi.new "int[1]"
 local system = {
-  SIGHUP = 1, SIGINT = 2, SIGKILL = 9, SIGUSR1 = 10, SIGUSR2 = 12, SIGALRM = 14, SIGTERM = 15,
-  SIGCHLD = 17, SIGCONT = 18, SIGSTOP = 19, SIGURG = 23, SIGWINCH = 28,
+  SIGHUP = 1, SIGINT = 2, SIGKILL = 9, SIGUSR1 = 10, SIGSEGV = 11, SIGUSR2 = 12, SIGALRM = 14,
+  SIGTERM = 15, SIGCHLD = 17, SIGCONT = 18, SIGSTOP = 19, SIGURG = 23, SIGWINCH = 28,
   RLIMIT_CORE = 4, RLIMIT_NPROC = 6, RLIMIT_NOFILE = 7, RLIMIT_AS = 9,
 }
+
+--- Signals that end a worker, the likely one more often.
+system.deadly = { system.SIGKILL, system.SIGKILL, system.SIGKILL, system.SIGTERM, system.SIGSEGV }
 
 local O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_CLOEXEC = 2, 64, 512, 1024, 524288
 local EINTR = 4
