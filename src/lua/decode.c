@@ -14,6 +14,7 @@
  */
 #include "base/pages.h"
 #include "lua/decoder.h"
+#include "lua/scalars.h"
 
 #include <lauxlib.h>
 #include <stdio.h>
@@ -427,13 +428,21 @@ int tide_decode(struct tide_codec *codec, lua_State *L,
                 unsigned *head_out, struct tide_error *err)
 {
     int top = lua_gettop(L);
+    unsigned scalars_head;
+    err->status = TIDE_OK;
+    int scalars = tide_scalars_decode(L, at, end, &scalars_head);
+    if (scalars >= 0) {
+        *count = scalars;
+        if (head_out != NULL)
+            *head_out = scalars_head;
+        return TIDE_OK;
+    }
     struct tide_decoder d = { .codec = codec,
                               .L = L,
                               .in = { .at = *at, .end = end },
                               .err = err,
                               .base = top + 1,
                               .unclaimed = (size_t)(end - *at) };
-    err->status = TIDE_OK;
     unsigned head = tide_read_byte(&d.in);
     uint64_t values =
         (head & TIDE_HEAD_MULTI) != 0 ? tide_read_varint(&d.in) : 1;

@@ -15,6 +15,7 @@
  */
 #include "base/pages.h"
 #include "lua/encoder.h"
+#include "lua/scalars.h"
 #include "lua/writer.h"
 
 #include <lauxlib.h>
@@ -401,6 +402,9 @@ int tide_encode(struct tide_codec *codec, lua_State *L,
                 struct tide_buffer *buffer, int first, int count, unsigned head,
                 struct tide_error *err)
 {
+    if (codec->reads_layout &&
+        tide_scalars_encode(L, buffer, first, count, head) == 0)
+        return TIDE_OK;
     struct tide_encoder e = { .codec = codec,
                               .L = L,
                               .out = buffer,
