@@ -289,6 +289,12 @@ uint32_t tide_pool_in_flight(const struct tide_pool *pool)
            pool->board.arrived_at;
 }
 
+uint32_t tide_pool_arrived(const struct tide_pool *pool)
+{
+    return pool->board.arrived_count - pool->board.arrived_at +
+           tide_board_finished(&pool->board);
+}
+
 /* ---- size ---- */
 
 uint32_t tide_pool_workers(const struct tide_pool *pool)

@@ -171,6 +171,9 @@ void tide_pool_nudge(struct tide_pool *pool, uint64_t backlog_ns);
 /** Requests submitted whose outcomes have not been received. */
 uint32_t tide_pool_in_flight(const struct tide_pool *pool);
 
+/** About how many outcomes can be received now. */
+uint32_t tide_pool_arrived(const struct tide_pool *pool);
+
 /** The next outcome. @return TIDE_OK, then tide_pool_release(); TIDE_EAGAIN */
 int tide_pool_receive(struct tide_pool *pool, struct tide_outcome *out);
 

@@ -62,7 +62,9 @@ struct tide_board {
     uint32_t spin_misses;   /* spins in a row that found nothing */
     uint32_t rests;         /* waits since the last spin */
     uint64_t busy_ns;       /* a worker's own: how long its last slot took */
-    uint64_t nudged_ns;     /* the host's: when it woke somebody by a nudge */
+    uint64_t nudged_ns;     /* the host's: when it woke somebody by a nudge, */
+    uint64_t relied_ns;     /* and when it last saw somebody it can rely on, */
+    uint64_t relied_on;     /* while these were asleep */
 
     /* The host's own, NULL elsewhere. */
     uint32_t *in_flight; /* per slot the sequence it was submitted with, or 0 */
@@ -162,6 +164,9 @@ int tide_board_submit_to(struct tide_board *board, uint32_t slot,
 enum tide_slot_state tide_board_next_done(uint32_t *out,
                                           struct tide_board *board,
                                           struct tide_death *death);
+
+/** Slots that are DONE and not yet seen by tide_board_next_done(). */
+uint32_t tide_board_finished(const struct tide_board *board);
 
 /** Make a slot FREE again, from the host's point of view. */
 void tide_board_release(struct tide_board *board, uint32_t slot);

@@ -229,6 +229,12 @@ enum tide_slot_state tide_board_next_done(uint32_t *out,
     return TIDE_SLOT_LOST;
 }
 
+uint32_t tide_board_finished(const struct tide_board *board)
+{
+    return tide_done_count(
+        atomic_load_explicit(&board->shared->done, memory_order_relaxed));
+}
+
 void tide_board_release(struct tide_board *board, uint32_t slot)
 {
     uint64_t word =

@@ -19,7 +19,10 @@
 
 #include "base/clock.h"
 
-enum { MOMENT_NS = 50 * 1000 /* about what falling asleep and waking costs */ };
+enum {
+    MOMENT_NS = 50 * 1000, /* about what falling asleep and waking costs */
+    GLANCE_NS = 5 * 1000
+};
 
 /* Did this worker take what it runs a moment ago? A hint: both may change now. */
 static int is_brisk(const struct tide_board *board, uint32_t worker,
@@ -45,6 +48,27 @@ static int has_brisk(const struct tide_board *board, uint64_t now_ns)
     return 0;
 }
 
+/*
+ * To look at workers costs as much as to submit, since they write there all the time.
+ * So the answer holds for a little while, unless somebody fell asleep or woke up: who
+ * was relied on is awake then, and looks at the ring before it sleeps.
+ */
+static int has_reliable(struct tide_board *board, uint64_t now_ns)
+{
+    const struct tide_board_shared *shared = board->shared;
+    uint64_t asleep = atomic_load(&shared->asleep[0]);
+    int is_small = tide_board_wanted(board) <= 64; /* all are in that word */
+    if (is_small && now_ns - board->relied_ns < GLANCE_NS &&
+        asleep == board->relied_on)
+        return 1;
+    if (tide_board_count_bits(board, shared->spinning) == 0 &&
+        !has_brisk(board, now_ns))
+        return 0;
+    board->relied_ns = now_ns;
+    board->relied_on = asleep;
+    return 1;
+}
+
 void tide_board_nudge(struct tide_board *board, uint64_t backlog_ns)
 {
     struct tide_board_shared *shared = board->shared;
@@ -57,8 +81,7 @@ void tide_board_nudge(struct tide_board *board, uint64_t backlog_ns)
     uint32_t awake = wanted > asleep ? wanted - asleep : 0;
     uint64_t now_ns = tide_now_ns();
     if (awake > 0 && backlog_ns / awake <= MOMENT_NS &&
-        (tide_board_count_bits(board, shared->spinning) > 0 ||
-         now_ns - board->nudged_ns < MOMENT_NS || has_brisk(board, now_ns)))
+        (now_ns - board->nudged_ns < MOMENT_NS || has_reliable(board, now_ns)))
         return;
     board->nudged_ns = now_ns;
     tide_board_wake_any(board, 1);

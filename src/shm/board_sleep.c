@@ -33,8 +33,11 @@ uint32_t tide_board_count_bits(const struct tide_board *board,
 {
     uint32_t count = 0;
     const uint32_t words = (tide_board_worker_count(board) + 63) / 64;
-    for (uint32_t i = 0; i < words; i++)
-        count += (uint32_t)__builtin_popcountll(atomic_load(&bits[i]));
+    for (uint32_t i = 0; i < words; i++) {
+        uint64_t word = atomic_load(&bits[i]);
+        if (word != 0) /* mostly it is not */
+            count += (uint32_t)__builtin_popcountll(word);
+    }
     return count;
 }
 
