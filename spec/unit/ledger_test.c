@@ -276,6 +276,35 @@ static void test_flight(void)
     tide_job_destroy(&job, keep, NULL);
 }
 
+/* A segment whose items come one by one is handed back with the ledger only. */
+static void test_open(void)
+{
+    struct tide_job job;
+    struct tide_segment segment = { .count = 7 };
+    struct tide_span span;
+    check_begin("open segment");
+    tide_job_init(&job, 1);
+    tide_job_add_open(&job, &segment);
+    CHECK(tide_job_uncut(&job) == 0 && !tide_job_cut(&job, 1, &span));
+    for (uint32_t i = 0; i < 1000; i++) {
+        uint32_t more = 1 + i % 3;
+        uint32_t first = segment.count;
+        for (uint32_t k = 0; k < more; k++)
+            tide_job_extend(&job, &segment);
+        CHECK(tide_job_uncut(&job) == more);
+        for (uint32_t k = 0; k < more; k++) {
+            CHECK(tide_job_cut(&job, 1, &span));
+            CHECK(span.first == first + k && span.last == span.first + 1);
+            CHECK(tide_job_report(&job, &span, 1, 0, 0) == NULL);
+        }
+        CHECK(!tide_job_cut(&job, 1, &span) && !tide_job_is_over(&job));
+    }
+    CHECK(job.settled == segment.count);
+    tide_job_seal(&job);
+    CHECK(tide_job_is_over(&job));
+    tide_job_destroy(&job, keep, NULL);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv, 3000);
@@ -283,5 +312,6 @@ int main(int argc, char **argv)
     test_chunks();
     test_warm_up();
     test_flight();
+    test_open();
     return EXIT_SUCCESS;
 }

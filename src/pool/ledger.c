@@ -64,6 +64,22 @@ void tide_job_add(struct tide_job *job, struct tide_segment *segment)
         job->cutting = segment;
 }
 
+void tide_job_add_open(struct tide_job *job, struct tide_segment *segment)
+{
+    segment->count = 0;
+    segment->is_open = 1;
+    tide_job_add(job, segment);
+    job->cutting = NULL; /* until there is an item */
+}
+
+void tide_job_extend(struct tide_job *job, struct tide_segment *segment)
+{
+    segment->count++;
+    job->added++;
+    if (job->cutting == NULL)
+        job->cutting = segment;
+}
+
 void tide_job_seal(struct tide_job *job)
 {
     job->sealed = 1;
@@ -196,7 +212,7 @@ struct tide_segment *tide_job_report(struct tide_job *job,
     }
     segment->settled += done - repeated;
     job->settled += done - repeated;
-    if (segment->settled < segment->count)
+    if (segment->settled < segment->count || segment->is_open)
         return NULL;
     unlink_segment(job, segment);
     return segment;

@@ -22,6 +22,7 @@ struct tide_segment {
     uint32_t count;   /* items in it */
     uint32_t cut;     /* items handed out for the first time */
     uint32_t settled; /* items that have reached their final state */
+    int is_open; /* items may be added; it is handed back with the ledger only */
 };
 
 struct tide_span {
@@ -59,7 +60,13 @@ void tide_job_destroy(struct tide_job *job,
 /** Append a segment, which the ledger owns until it hands it back. */
 void tide_job_add(struct tide_job *job, struct tide_segment *segment);
 
-/** No more segments will come. */
+/** Append a segment without items, the last one: they are added one by one. */
+void tide_job_add_open(struct tide_job *job, struct tide_segment *segment);
+
+/** One more item in an open segment. */
+void tide_job_extend(struct tide_job *job, struct tide_segment *segment);
+
+/** No more segments or items will come. */
 void tide_job_seal(struct tide_job *job);
 
 /**
