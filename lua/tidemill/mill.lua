@@ -126,14 +126,14 @@ function mill.start(self, call, way, name, items, count, options)
   local entry = { result = started, call = call, told = false }
   self.flying = self.flying + 1
   local function watcher() add_over(self, entry) end
-  if not waiting.watch(self.pool, started._job, watcher) then watcher() end
+  if not waiting.watch(started, watcher) then watcher() end
   return entry
 end
 
 --- What became of a call that is over; then it can be read.
 ---@return tidemill.Error? failure
 local function conclude(self, entry)
-  local ok, value = result.take(entry.result._job)
+  local ok, value = result.take(entry.result)
   entry[1] = value
   remove_over(self, entry)
   return not ok and value or nil

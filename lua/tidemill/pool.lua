@@ -7,12 +7,15 @@ local errors = require "tidemill.errors"
 local functions = require "tidemill.functions"
 local options = require "tidemill.options"
 local progress = require "tidemill.progress"
+local promise = require "tidemill.promise"
 local range = require "tidemill.range"
 local reduce = require "tidemill.reduce"
 local result = require "tidemill.result"
 local source = require "tidemill.source"
 local stream = require "tidemill.stream"
 local waiting = require "tidemill.waiting"
+
+local JOB, CALL = promise.JOB, promise.CALL
 
 local pool = {}
 
@@ -40,7 +43,7 @@ function pool.new(given, where)
   local handle, hidden = crew.start(normal, where, 3)
   return setmetatable({
     processes = normal.processes, name = normal.name, _core = handle, _hidden = hidden,
-    _defaults = options.defaults_of(normal), _watch = waiting.new_watch(),
+    _defaults = options.defaults_of(normal), _watch = waiting.new_watch(handle),
     _streams = setmetatable({}, weak),
   }, Pool_mt)
 end
@@ -107,20 +110,20 @@ local function bring_to_end(self, job, given, iterator)
   waiting.wait_for(self, job, nil, ticker)
 end
 
---- Bring a job to its end and return its results. `all`: it is one call. What is raised meanwhile,
---- by the iterator or a callback, ends the job: nobody else has it.
-local function finish(self, job, given, iterator, all)
+--- Bring a job to its end and return its results. What is raised meanwhile, by the iterator or a
+--- callback, ends the job: nobody else has it.
+local function finish(self, job, given, iterator)
   local waited, problem = pcall(bring_to_end, self, job, given, iterator)
   if not waited then
     core.cancel(job)
     error(problem, 0)
   end
   if given.callback or given.error_callback then
-    result.new(self, job, all, given)
+    result.of_job(self, job, given)
     waiting.tell(self)
   end
-  local ok, value = result.take(job)
-  if not ok then error(value, 0) end
+  local state, value = core.outcome(job)
+  if state ~= "done" then error(value, 0) end
   return value
 end
 
@@ -154,7 +157,7 @@ end
 
 local function start_async(self, method, f, items, given, flags)
   local job, checked = start(self, method, f, all_of(items), given, core.EAGER + flags, 4)
-  return result.new(self, job, false, checked, ticker_for(checked, true))
+  return result.of_job(self, job, checked, ticker_for(checked, true))
 end
 
 --- `map` that returns at once. Items are encoded now: changing them later changes nothing.
@@ -169,18 +172,31 @@ function Pool:starmap_async(f, items, given)
   return (start_async(self, "starmap_async", f, items, given, core.UNPACK))
 end
 
+--- Check what a call is given, but for its arguments.
+---@return function f, tidemill.CallOptions given
+local function check_call(self, method, f, given, level)
+  check_self(self, method, level)
+  if type(f) ~= "function" then f = check_function(method, f, "f", level) end
+  if given == nil then return f, self._defaults end
+  return f, options.for_call(given, self._defaults, "pool:" .. method, level)
+end
+
 local no_args = {}
 
+--- Start a call with a table of arguments.
 local function start_call(self, method, f, args, given)
-  check_self(self, method, 3)
-  f = check_function(method, f, "f", 3)
-  check.type("pool:" .. method, "args", args, "table/nil", 3)
-  given = options.for_call(given, self._defaults, "pool:" .. method, 3)
-  check_open(self, method)
+  f, given = check_call(self, method, f, given, 4)
+  if args == nil then args = no_args end
+  if type(args) ~= "table" then check.type("pool:" .. method, "args", args, "table/nil", 3) end
+  local count = args.n
+  if type(count) ~= "number" then count = tonumber(count) or #args end
   crew.hide(self._hidden)
-  local flags = core.EAGER + core.UNPACK + core.ALL
-  return core.submit(self._core, f, nil, args or no_args, 1, flags, 1, nil, nil, given.timeout,
-    given.retries, given.retry_errors), given
+  local call = result.new(self, given)
+  local job, index = core.apply(self._core, call, f, given.timeout, given.retries,
+    given.retry_errors, args, count)
+  if not job then check_open(self, method) end
+  call[JOB], call[CALL] = job, index
+  return call
 end
 
 --- Run one call in a worker and return all it returns. Raises its error object.
@@ -189,9 +205,13 @@ end
 ---@param given? tidemill.CallOptions
 ---@return any ...
 function Pool:apply(f, args, given)
-  local job, checked = start_call(self, "apply", f, args, given)
-  local values = finish(self, job, checked, nil, true)
-  return unpack(values, 1, values.n)
+  local call = start_call(self, "apply", f, args, given)
+  local waited, problem = pcall(call.wait, call)
+  if not waited then
+    call:cancel() -- nobody else has it
+    error(problem, 0)
+  end
+  return call:get()
 end
 
 --- `apply` that returns at once.
@@ -200,15 +220,20 @@ end
 ---@param given? tidemill.CallOptions
 ---@return tidemill.Result
 function Pool:apply_async(f, args, given)
-  local job, checked = start_call(self, "apply_async", f, args, given)
-  return result.new(self, job, true, checked)
+  return (start_call(self, "apply_async", f, args, given))
 end
 
 --- `apply_async` with the arguments written out.
 ---@return tidemill.Result
 function Pool:submit(f, ...)
-  local job, checked = start_call(self, "submit", f, { n = select("#", ...), ... })
-  return result.new(self, job, true, checked)
+  local resolved, given = check_call(self, "submit", f, nil, 3)
+  crew.hide(self._hidden)
+  local call = result.new(self, given)
+  local job, index = core.call(self._core, call, resolved, given.timeout, given.retries,
+    given.retry_errors, ...)
+  if not job then check_open(self, "submit") end
+  call[JOB], call[CALL] = job, index
+  return call
 end
 
 -- ---- streams ----

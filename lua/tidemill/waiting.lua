@@ -3,72 +3,69 @@
 local check = require "tidemill.check"
 local core = require "tidemill.core"
 local errors = require "tidemill.errors"
+local promise = require "tidemill.promise"
+
+local POOL, ENDED, COUNT = promise.POOL, promise.ENDED, promise.COUNT
+local WATCHERS = promise.WATCHERS
 
 local waiting = {}
 
----@class tidemill.Watch  what to do when a job is over, per pool
----@field jobs table<userdata, function[]>  watchers of jobs that run
----@field due function[]                    watchers of jobs that are over, to be called
----@field first integer                     due[first] is the next
----@field last integer
+---@class tidemill.Watch  promises of a pool that are kept and watched
+---@field over tidemill.Promise[]  in order of completion; the C half appends
+---@field first integer            over[first] is the next
 
+---@param handle userdata
 ---@return tidemill.Watch
-function waiting.new_watch()
-  return { jobs = {}, due = {}, first = 1, last = 0 }
+function waiting.new_watch(handle)
+  return { over = core.finished(handle), first = 1 }
 end
 
-local function take_finished(pool)
-  local finished = core.finished(pool._core)
-  if not finished then return end
-  local watch = pool._watch
-  for _, job in ipairs(finished) do
-    local watchers = watch.jobs[job]
-    watch.jobs[job] = nil
-    for _, watcher in ipairs(watchers or {}) do
-      watch.last = watch.last + 1
-      watch.due[watch.last] = watcher
-    end
+--- The next watcher to be called; nil when all were.
+local function next_watcher(watch)
+  local over = watch.over
+  while true do
+    local at = watch.first
+    local kept = over[at]
+    if not kept then return nil end
+    local watchers = kept[WATCHERS]
+    local watcher = watchers and table.remove(watchers, 1)
+    if watcher then return watcher end
+    kept[WATCHERS] = false
+    over[at] = nil
+    watch.first = at + 1
   end
 end
 
---- Call the watchers of jobs that are over. What one raises is raised here; the others are called
+--- Call the watchers of work that is over. What one raises is raised here; the others are called
 --- next time.
 ---@param pool tidemill.Pool
 ---@return boolean told  was there any?
 function waiting.tell(pool)
   local watch = pool._watch
-  take_finished(pool)
-  local told = watch.first <= watch.last
-  while watch.first <= watch.last do
-    local watcher = watch.due[watch.first]
-    watch.due[watch.first] = nil
-    watch.first = watch.first + 1
+  if not watch.over[watch.first] then return false end
+  local told = false
+  for watcher in next_watcher, watch do
+    told = true
     watcher()
   end
+  watch.first = 1
+  core.told(pool._core)
   return told
 end
 
---- Have `watcher` called when the job is over; false if it is.
----@param pool tidemill.Pool
----@param job userdata
+--- Have `watcher` called when the work is over; false if it is.
+---@param result tidemill.Promise
 ---@param watcher function
 ---@return boolean
-function waiting.watch(pool, job, watcher)
-  local watchers = pool._watch.jobs[job]
-  if not watchers then
-    if not core.notify(job) then return false end
-    watchers = {}
-    pool._watch.jobs[job] = watchers
+function waiting.watch(result, watcher)
+  if result[COUNT] then return false end
+  local watchers = result[WATCHERS]
+  if watchers then
+    watchers[#watchers + 1] = watcher
+  else
+    result[WATCHERS] = { watcher }
   end
-  watchers[#watchers + 1] = watcher
   return true
-end
-
---- Have `watcher` called in the next wait: its job is over already.
-function waiting.call_soon(pool, watcher)
-  local watch = pool._watch
-  watch.last = watch.last + 1
-  watch.due[watch.last] = watcher
 end
 
 local function remaining(deadline)
@@ -76,19 +73,19 @@ local function remaining(deadline)
 end
 
 --- Wait for a job (for all of the pool's, if nil), over interruptions: a signal's Lua handler runs
---- between two rounds. A stream is waited for until its next result is there.
+--- between two rounds. A stream is waited for until its next result is there, calls until one is.
 ---@param pool tidemill.Pool
 ---@param job? userdata
 ---@param timeout? number seconds
 ---@param ticker? tidemill.Ticker  progress to be shown meanwhile
----@param taken? integer           results taken of a stream
+---@param at? integer              results taken of a stream; index of a call
 ---@return boolean done
-function waiting.wait_for(pool, job, timeout, ticker, taken)
+function waiting.wait_for(pool, job, timeout, ticker, at)
   local deadline = timeout and core.now() + timeout
   while true do
     local patience = remaining(deadline)
     if ticker then patience = math.min(patience or math.huge, ticker:tick(job)) end
-    local outcome = core.wait(pool._core, job, patience, taken)
+    local outcome = core.wait(pool._core, job, patience, at)
     waiting.tell(pool)
     if outcome == "done" then
       if ticker and core.outcome(job) ~= "running" then ticker:finish(job) end
@@ -119,21 +116,22 @@ end
 --- Check a list of results; returns each once, and the pools they are of.
 local function collect(where, results, level)
   check.type(where, "results", results, "table", level + 1)
-  if rawget(results, "_job") then
+  if promise.is(results) then
     check.fail(where, "results must be a list, got a result", level + 1)
   end
   local list, seen, pools = {}, {}, {}
   for i, result in ipairs(results) do
-    if type(result) ~= "table" or not rawget(result, "_job") then
+    if not promise.is(result) then
       check.fail(where, ("results[%d] must be a result, got %s"):format(i, check.describe(result)),
         level + 1)
     end
     if not seen[result] then
       seen[result] = true
       list[#list + 1] = result
-      if not seen[result._pool] then
-        seen[result._pool] = true
-        pools[#pools + 1] = result._pool
+      local pool = result[POOL]
+      if not seen[pool] then
+        seen[pool] = true
+        pools[#pools + 1] = pool
       end
     end
   end
@@ -141,10 +139,10 @@ local function collect(where, results, level)
 end
 
 --- Watch no more.
-local function forget(pool, job, watcher)
-  local watchers = pool._watch.jobs[job] or {}
-  for i = #watchers, 1, -1 do
-    if watchers[i] == watcher then return table.remove(watchers, i) end
+local function forget(result, watcher)
+  local watchers = result[WATCHERS]
+  for i = watchers and #watchers or 0, 1, -1 do
+    if watchers[i] == watcher then table.remove(watchers, i) end
   end
 end
 
@@ -155,15 +153,13 @@ local function gather(list, over)
   local now, watchers = {}, {}
   for _, result in ipairs(list) do
     local function watcher() over[#over + 1] = result end
-    if waiting.watch(result._pool, result._job, watcher) then
+    if waiting.watch(result, watcher) then
       watchers[result] = watcher
     else
       now[#now + 1] = result
     end
   end
-  local ended = {}
-  for _, result in ipairs(now) do ended[result] = select(3, core.outcome(result._job)) end
-  table.sort(now, function(a, b) return ended[a] < ended[b] end)
+  table.sort(now, function(a, b) return a[ENDED] < b[ENDED] end)
   for i, result in ipairs(now) do over[i] = result end
   return watchers
 end
@@ -173,7 +169,7 @@ local rules = {
   first = function(over, count) return #over > 0 or count == 0 end,
   error = function(over, count, from)
     for i = from, #over do
-      if core.outcome(over[i]._job) == "failed" then return true end
+      if over[i][COUNT] == -1 then return true end
     end
     return #over == count
   end,
@@ -210,7 +206,7 @@ function waiting.wait(results, given)
   for _, result in ipairs(list) do
     if not is_over[result] then
       pending[#pending + 1] = result
-      forget(result._pool, result._job, watchers[result])
+      forget(result, watchers[result])
     end
   end
   return done, pending

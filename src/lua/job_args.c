@@ -30,7 +30,6 @@ static uint16_t run_flags(const struct tide_lua_job *job)
         unsigned job;
         uint16_t run;
     } table[] = {
-        { TIDE_JOB_ALL, TIDE_RUN_ALL },
         { TIDE_JOB_COLLECT | TIDE_JOB_STREAM, TIDE_RUN_ON },
         { TIDE_JOB_TRUTH, TIDE_RUN_TRUTH },
         { TIDE_JOB_EFFECT, TIDE_RUN_EFFECT },
@@ -40,7 +39,7 @@ static uint16_t run_flags(const struct tide_lua_job *job)
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
         if ((job->order.flags & table[i].job) != 0)
             flags |= table[i].run;
-    if (job->order.error_retries > 0)
+    if (job->order.terms.error_retries > 0)
         flags |= TIDE_RUN_ON; /* what is tried again stops nobody */
     if ((job->order.flags & TIDE_JOB_FOLD) != 0)
         flags &= ~(unsigned)TIDE_RUN_ON; /* the fold ends at an error */
@@ -60,7 +59,7 @@ static struct tide_lua_segment *new_segment(const struct tide_lua_job *job,
     segment->request.function = job->function->block;
     segment->request.form = form;
     segment->request.flags = run_flags(job);
-    segment->request.timeout_ms = job->order.timeout_ms;
+    segment->request.timeout_ms = job->order.terms.timeout_ms;
     segment->request.origin = (uint32_t)job->encoded;
     segment->request.stream = job->stream + job->encoded * TIDE_STREAM_STEP;
     return segment;
@@ -173,55 +172,26 @@ static int encode_column(struct tide_lua_job *job, lua_State *L, uint32_t count)
 
 /* ---- messages ---- */
 
-/* A buffer that grows in the host's region. */
-struct block_buffer {
-    struct tide_buffer buffer; /* first */
-    struct tide_pool *pool;
-    uint64_t block;
-};
-
-static int grow_block(struct tide_buffer *buffer, size_t need)
+int tide_args_unpack(lua_State *L, int index, double count)
 {
-    struct block_buffer *mine = (void *)buffer;
-    if (need > UINT32_MAX) /* see struct tide_request */
+    if (!(count >= 0 && count <= ARGUMENTS_MAX) ||
+        !lua_checkstack(L, (int)count + 8))
         return -1;
-    uint64_t block =
-        tide_pool_alloc(mine->pool, tide_buffer_next(buffer, need));
-    if (block == 0)
-        return -1;
-    if (buffer->used > 0)
-        tide_pool_write(mine->pool, block, buffer->data, buffer->used);
-    tide_pool_free_block(mine->pool, mine->block);
-    mine->block = block;
-    buffer->data = tide_pool_at(mine->pool, block);
-    buffer->capacity = (size_t)tide_block_capacity(&mine->pool->arena, block);
-    return 0;
+    for (int i = 1; i <= (int)count; i++)
+        lua_rawgeti(L, index, i);
+    return (int)count;
 }
 
-/* There is room for large data in a block only. */
-static void fill_block(struct tide_buffer *buffer, const void *bytes,
-                       size_t size)
+/* Push the arguments of the item at `item`; their number, -1 if it has none. */
+static int push_unpacked(lua_State *L, int item)
 {
-    struct block_buffer *mine = (void *)buffer;
-    tide_pool_write(mine->pool, mine->block + buffer->used, bytes, size);
-}
-
-/* Push the arguments of the item on top; their number, -1 if it has none. */
-static int push_unpacked(lua_State *L)
-{
-    int item = lua_gettop(L);
     if (!lua_istable(L, item))
         return -1;
     lua_getfield(L, item, "n");
     double count =
         lua_isnumber(L, -1) ? lua_tonumber(L, -1) : (double)lua_objlen(L, item);
     lua_pop(L, 1);
-    if (!(count >= 0 && count <= ARGUMENTS_MAX) ||
-        !lua_checkstack(L, (int)count + 8))
-        return -1;
-    for (int i = 1; i <= (int)count; i++)
-        lua_rawgeti(L, item, i);
-    return (int)count;
+    return tide_args_unpack(L, item, count);
 }
 
 /* Append the item on top as a message and pop it. */
@@ -232,7 +202,7 @@ static int encode_item(struct tide_lua_job *job, lua_State *L,
     int first = item, count = 1;
     unsigned head = 0;
     if ((job->order.flags & TIDE_JOB_UNPACK) != 0) {
-        count = push_unpacked(L);
+        count = push_unpacked(L, item);
         first = item + 1;
         head = TIDE_HEAD_MULTI;
     }
@@ -253,19 +223,14 @@ static int encode_item(struct tide_lua_job *job, lua_State *L,
 static void refuse_item(struct tide_lua_job *job, lua_State *L, const char *why)
 {
     uint64_t index = job->encoded++;
-    const char *subject =
-        (job->order.flags & TIDE_JOB_ALL) != 0 ? "argument" : NULL;
-    if (subject != NULL)
-        lua_pushfstring(L, "cannot send %s, %s", subject, why);
-    else
-        lua_pushfstring(L, "cannot send item %d: %s", (int)index + 1, why);
+    lua_pushfstring(L, "cannot send item %d: %s", (int)index + 1, why);
     tide_error_object_push(L, "encode", lua_tostring(L, -1));
     tide_job_refuse_item(job, L, index);
     lua_pop(L, 1);
 }
 
 struct message_run {
-    struct block_buffer out;
+    struct tide_block_buffer out;
     uint32_t planned;
     uint32_t count;
     struct tide_error err;
@@ -278,7 +243,7 @@ static void run_messages(struct tide_lua_job *job, lua_State *L,
 {
     struct tide_buffer *buffer = &run->out.buffer;
     int items = lua_gettop(L);
-    int is_call = (job->order.flags & (TIDE_JOB_ALL | TIDE_JOB_BROADCAST)) != 0;
+    int is_call = (job->order.flags & TIDE_JOB_BROADCAST) != 0;
     if (run->planned > 1) {
         size_t index_bytes = (1 + (size_t)run->planned) * sizeof(uint32_t);
         if (tide_buffer_reserve(buffer, index_bytes) == NULL) {
@@ -314,14 +279,9 @@ static int encode_messages(struct tide_lua_job *job, lua_State *L,
         new_segment(job, count > 1 ? TIDE_ARGS_MESSAGES : TIDE_ARGS_MESSAGE);
     if (segment == NULL)
         return -1;
-    struct message_run run = {
-        .planned = count,
-        .out = { .buffer = { .data = segment->request.args.bytes,
-                             .capacity = TIDE_ARGS_BYTES,
-                             .grow = grow_block,
-                             .fill = fill_block },
-                 .pool = job->owner->pool }
-    };
+    struct message_run run = { .planned = count };
+    tide_block_buffer_init(&run.out, job->owner->pool,
+                           segment->request.args.bytes);
     run_messages(job, L, &run);
     segment->block = run.out.block;
     segment->request.length = (uint32_t)run.out.buffer.used;

@@ -9,7 +9,9 @@
  * taken lately; so such a sleep is short, and after it any outcome will do.
  */
 #include "base/clock.h"
-#include "lua/job_parts.h"
+#include "lua/job_calls.h"
+#include "lua/job_feed.h"
+#include "lua/promise.h"
 #include "lua/random.h"
 #include "lua/trace.h"
 
@@ -25,9 +27,9 @@ enum {
 
 /* ---- starting ---- */
 
-static struct tide_lua_job *new_job(struct tide_lua_pool *owner, lua_State *L,
-                                    int pool, int items,
-                                    const struct tide_job_order *order)
+struct tide_lua_job *tide_job_new(struct tide_lua_pool *owner, lua_State *L,
+                                  int pool, int items,
+                                  const struct tide_job_order *order)
 {
     const unsigned no_list = TIDE_JOB_STREAM | TIDE_JOB_EFFECT;
     uint64_t total = (order->flags & no_list) != 0 ? 0 : order->total;
@@ -37,7 +39,7 @@ static struct tide_lua_job *new_job(struct tide_lua_pool *owner, lua_State *L,
                                   .self = LUA_NOREF,
                                   .allowed = UINT64_MAX };
     tide_job_init(&job->ledger, order->chunk);
-    job->complete = (order->flags & TIDE_JOB_LAZY) == 0;
+    job->complete = (order->flags & (TIDE_JOB_LAZY | TIDE_JOB_CALLS)) == 0;
     lua_createtable(L, TIDE_JOB_POOL, 0);
     lua_createtable(L, total < PREALLOCATED_MAX ? (int)total : 0, 0);
     lua_rawseti(L, -2, TIDE_JOB_RESULTS);
@@ -53,6 +55,8 @@ static struct tide_lua_job *new_job(struct tide_lua_pool *owner, lua_State *L,
         lua_rawseti(L, -2, TIDE_JOB_PLACES);
     }
     lua_setfenv(L, -2);
+    luaL_getmetatable(L, TIDE_JOB_TYPE);
+    lua_setmetatable(L, -2);
     return job;
 }
 
@@ -60,13 +64,15 @@ struct tide_lua_job *tide_jobs_start(struct tide_lua_pool *owner, lua_State *L,
                                      int pool, int function, int items,
                                      const struct tide_job_order *order)
 {
-    struct tide_lua_job *job = new_job(owner, L, pool, items, order);
+    struct tide_lua_job *job = tide_job_new(owner, L, pool, items, order);
     int functions = (order->flags & TIDE_JOB_FOLD) != 0 ? 2 : 1;
     job->function = tide_function_get(owner, L, function, functions);
     job->number = ++owner->job_count;
     if (owner->has_seed)
         job->stream = tide_random_stream(owner->seed, owner->job_count);
-    tide_job_enlist(job, L);
+    tide_job_anchor(job, L);
+    tide_job_list(job);
+    tide_job_join_feed(job);
     tide_jobs_step_with(owner, L, job);
     return job;
 }
@@ -202,6 +208,19 @@ uint64_t tide_jobs_progress(const struct tide_lua_job *job)
     return done;
 }
 
+void tide_jobs_promise(struct tide_lua_job *job, lua_State *L, int at,
+                       int index)
+{
+    if (job->state != TIDE_JOB_RUNNING) {
+        tide_jobs_push_outcome(L, at);
+        tide_promise_keep(job->owner, L, index,
+                          job->state == TIDE_JOB_FAILED ? -1 : 1);
+        return;
+    }
+    lua_pushvalue(L, index);
+    tide_job_store(job, L, TIDE_JOB_PROMISE);
+}
+
 void tide_jobs_push_outcome(lua_State *L, int job)
 {
     const struct tide_lua_job *ended = lua_touserdata(L, job);
@@ -219,7 +238,7 @@ static int is_alone(const struct tide_lua_pool *owner,
                     const struct tide_lua_job *job)
 {
     return job != NULL && owner->jobs == job && job->next == NULL &&
-           (job->order.flags & TIDE_JOB_STREAM) == 0;
+           (job->order.flags & (TIDE_JOB_STREAM | TIDE_JOB_CALLS)) == 0;
 }
 
 /* How many outcomes make the next step worth while. */
@@ -247,12 +266,14 @@ static int nothing_comes(const struct tide_lua_job *job)
 }
 
 static int is_over(const struct tide_lua_pool *owner, lua_State *L,
-                   const struct tide_lua_job *job)
+                   const struct tide_lua_job *job, uint64_t call)
 {
     if (job == NULL)
         return owner->jobs == NULL;
     if (job->state != TIDE_JOB_RUNNING)
         return 1;
+    if (job->calls != NULL)
+        return tide_calls_is_over(job, call);
     if ((job->order.flags & TIDE_JOB_STREAM) != 0)
         return tide_ring_has_next(job, L) || nothing_comes(job);
     return !job->complete && (nothing_comes(job) || room_of(job) > 0);
@@ -275,12 +296,13 @@ static int rest(struct tide_lua_pool *owner, const struct tide_lua_job *job,
 }
 
 static int wait(struct tide_lua_pool *owner, lua_State *L,
-                const struct tide_lua_job *job, uint64_t deadline_ns)
+                const struct tide_lua_job *job, uint64_t call,
+                uint64_t deadline_ns)
 {
     for (;;) {
-        if (!is_over(owner, L, job))
+        if (!is_over(owner, L, job, call))
             tide_jobs_step(owner, L);
-        if (is_over(owner, L, job))
+        if (is_over(owner, L, job, call))
             return TIDE_OK;
         if (owner->finished > 0)
             return TIDE_EAGAIN;
@@ -292,15 +314,16 @@ static int wait(struct tide_lua_pool *owner, lua_State *L,
             return TIDE_EINTR;
         if (status == TIDE_ETIMEOUT) {
             tide_jobs_step(owner, L);
-            return is_over(owner, L, job) ? TIDE_OK : TIDE_ETIMEOUT;
+            return is_over(owner, L, job, call) ? TIDE_OK : TIDE_ETIMEOUT;
         }
     }
 }
 
 int tide_jobs_wait(struct tide_lua_pool *owner, lua_State *L,
-                   const struct tide_lua_job *job, uint64_t deadline_ns)
+                   const struct tide_lua_job *job, uint64_t call,
+                   uint64_t deadline_ns)
 {
-    int status = wait(owner, L, job, deadline_ns);
+    int status = wait(owner, L, job, call, deadline_ns);
     if (owner->pool != NULL && owner->pool->is_external)
         tide_pool_arm(owner->pool);
     return status;

@@ -3,7 +3,7 @@
  * final state. The tries are counted by item, and only of items that failed in a
  * job that grants tries.
  */
-#include "lua/job_parts.h"
+#include "lua/job_calls.h"
 
 #include <lauxlib.h>
 #include <signal.h>
@@ -28,6 +28,19 @@ void tide_error_object_push(lua_State *L, const char *kind, const char *message)
     tide_error_object_set(L);
 }
 
+void tide_error_object_copy(lua_State *L)
+{
+    int original = lua_gettop(L);
+    lua_createtable(L, 0, 8);
+    lua_pushnil(L);
+    while (lua_next(L, original) != 0) {
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2);
+        lua_rawset(L, original + 1);
+    }
+    tide_error_object_set(L);
+}
+
 static void set_number(lua_State *L, const char *field, double value)
 {
     lua_pushnumber(L, value);
@@ -35,14 +48,14 @@ static void set_number(lua_State *L, const char *field, double value)
 }
 
 /* Push how the worker ended. */
-static void push_end(const struct tide_lua_job *job, lua_State *L,
+static void push_end(const struct tide_terms *terms, lua_State *L,
                      const struct tide_death *death)
 {
     const double ms_per_s = 1e3;
     int status = death->wait_status;
     if (death->cause == TIDE_DEATH_TIMEOUT)
         lua_pushfstring(L, "was killed after %f s",
-                        job->order.timeout_ms / ms_per_s);
+                        terms->timeout_ms / ms_per_s);
     else if (WIFSIGNALED(status))
         lua_pushfstring(L, "was killed by signal %d (%s)", WTERMSIG(status),
                         strsignal(WTERMSIG(status)));
@@ -57,8 +70,8 @@ void tide_job_push_death(const struct tide_lua_job *job, lua_State *L,
     int timed_out = death->cause == TIDE_DEATH_TIMEOUT;
     lua_pushfstring(L, "worker %d (pid %d) ", (int)death->worker + 1,
                     (int)death->pid);
-    push_end(job, L, death);
-    if ((job->order.flags & TIDE_JOB_ALL) != 0)
+    push_end(tide_job_terms(job, index), L, death);
+    if ((job->order.flags & TIDE_JOB_CALLS) != 0)
         lua_pushliteral(L, " while it ran the call");
     else
         lua_pushfstring(L, " while it ran item %d", (int)index + 1);
@@ -105,13 +118,12 @@ static uint32_t count_failure(struct tide_lua_job *job, lua_State *L,
     return failure == TIDE_FAILURE_LOST ? lost : raised;
 }
 
-static uint32_t tries_granted(const struct tide_lua_job *job,
+static uint32_t tries_granted(const struct tide_terms *terms,
                               enum tide_failure failure)
 {
-    uint32_t granted = failure == TIDE_FAILURE_LOST ? job->order.retries
-                       : failure == TIDE_FAILURE_RAISED
-                           ? job->order.error_retries
-                           : 0;
+    uint32_t granted = failure == TIDE_FAILURE_LOST     ? terms->retries
+                       : failure == TIDE_FAILURE_RAISED ? terms->error_retries
+                                                        : 0;
     return granted < TRIES_MAX ? granted : TRIES_MAX - 1;
 }
 
@@ -123,6 +135,10 @@ static void settle_failed(struct tide_lua_job *job, lua_State *L,
 {
     const unsigned flags = job->order.flags;
     job->failed++;
+    if (job->calls != NULL) {
+        tide_calls_fail(job, L, index);
+        return;
+    }
     /* Without it there is no sum. */
     int fatal = (flags & TIDE_JOB_FOLD) != 0 ||
                 (flags & (TIDE_JOB_STREAM | TIDE_JOB_COLLECT)) == 0;
@@ -143,7 +159,7 @@ static void settle_failed(struct tide_lua_job *job, lua_State *L,
 static void name_item(const struct tide_lua_job *job, lua_State *L,
                       uint64_t index, uint32_t tries)
 {
-    if ((job->order.flags & TIDE_JOB_ALL) == 0)
+    if ((job->order.flags & TIDE_JOB_CALLS) == 0)
         set_number(L, "index", (double)index + 1);
     set_number(L, "attempts", tries);
 }
@@ -152,12 +168,13 @@ void tide_job_fail_item(struct tide_lua_job *job, lua_State *L,
                         struct tide_lua_segment *segment, uint32_t item,
                         enum tide_failure failure)
 {
-    const unsigned no_item = TIDE_JOB_ALL | TIDE_JOB_BROADCAST;
+    const unsigned no_item = TIDE_JOB_CALLS | TIDE_JOB_BROADCAST;
     uint64_t index = segment->origin + item;
-    uint32_t granted = tries_granted(job, failure);
+    const struct tide_terms *terms = tide_job_terms(job, index);
+    uint32_t granted = tries_granted(terms, failure);
     uint32_t tries = 1;
     struct tide_span span = { &segment->part, item, item + 1 };
-    if ((job->order.retries > 0 || job->order.error_retries > 0) &&
+    if ((terms->retries > 0 || terms->error_retries > 0) &&
         count_failure(job, L, index, failure, &tries) <= granted &&
         tide_job_repeat(&job->ledger, &span) == 0) {
         job->owner->repeated++;
@@ -177,7 +194,7 @@ void tide_job_refuse_item(struct tide_lua_job *job, lua_State *L,
 {
     job->refused++;
     name_item(job, L, index, 1);
-    if ((job->order.flags & (TIDE_JOB_ALL | TIDE_JOB_BROADCAST)) == 0) {
+    if ((job->order.flags & TIDE_JOB_BROADCAST) == 0) {
         tide_job_push(job, L, TIDE_JOB_ITEMS);
         lua_rawgeti(L, -1, (int)(index - job->item_base) + 1);
         lua_setfield(L, -3, "item");

@@ -110,8 +110,7 @@ static void evict_function(struct tide_lua_pool *owner)
     *at = function->next;
     end_idle(functions, function);
     functions->count--;
-    if (owner->recent == function)
-        owner->recent = NULL;
+    tide_recent_forget(owner, function);
     tide_pool_free_block(owner->pool, function->block);
     free(function);
 }

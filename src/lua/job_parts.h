@@ -14,24 +14,13 @@ enum tide_job_value {
     TIDE_JOB_ERROR,
     TIDE_JOB_POOL,
     TIDE_JOB_PLACES,  /* of a stream: whose result is where */
+    TIDE_JOB_PROMISE, /* to be kept when it is over */
     TIDE_JOB_ATTEMPTS /* by index, of items that failed and had another try */
 };
 
 /** Registry keys: functions and tables that the Lua half hands to the C half. */
 #define TIDE_KEY_COLUMNS "tidemill.columns"
 #define TIDE_KEY_ERROR   "tidemill.Error"
-
-struct tide_function {
-    struct tide_function *next; /* in its bucket */
-    struct tide_function *idle_next;
-    struct tide_function *idle_previous;
-    uint64_t digest;
-    uint64_t block; /* a struct tide_function_head and a message */
-    size_t size;    /* of the message */
-    uint32_t users; /* active jobs */
-    double call_ns; /* what a call has taken lately; 0 if unknown */
-    char label[64]; /* for a trace */
-};
 
 struct tide_flight {
     struct tide_lua_job *job; /* NULL if it is free */
@@ -49,29 +38,26 @@ struct tide_lua_segment {
     uint64_t origin; /* 0-based index in the job of its first item */
 };
 
-/* ---- job_function.c ---- */
+/* ---- job_block.c ---- */
 
-/**
- * Encode the `count` functions from `index` on as one, or find them. Raises an
- * error object.
- */
-struct tide_function *tide_function_get(struct tide_lua_pool *owner,
-                                        lua_State *L, int index, int count);
-void tide_function_drop(struct tide_lua_pool *owner,
-                        struct tide_function *function);
-void tide_functions_free(struct tide_lua_pool *owner);
+/** A buffer that grows in the host's region. */
+struct tide_block_buffer {
+    struct tide_buffer buffer; /* first */
+    struct tide_pool *pool;
+    uint64_t block; /* 0 while all is in the `bytes` it began with */
+};
 
-/* ---- job_recent.c ---- */
-
-/** The function at `index` as it was encoded, if that can be told; else NULL. */
-struct tide_function *tide_recent_find(struct tide_lua_pool *owner,
-                                       lua_State *L, int index);
-
-/** The function at `index` was encoded as this. */
-void tide_recent_note(struct tide_lua_pool *owner, lua_State *L, int index,
-                      struct tide_function *function);
+/** @param bytes  TIDE_ARGS_BYTES of them, to begin with */
+void tide_block_buffer_init(struct tide_block_buffer *out,
+                            struct tide_pool *pool, unsigned char *bytes);
 
 /* ---- job_args.c ---- */
+
+/**
+ * Push the first `count` values of the table at `index`; their number, -1 if they are
+ * too many for arguments.
+ */
+int tide_args_unpack(lua_State *L, int index, double count);
 
 /**
  * Encode the next items of a job, about `wanted`, as a segment of its ledger. An
@@ -131,6 +117,9 @@ int tide_ring_has_next(const struct tide_lua_job *job, lua_State *L);
 void tide_error_object_push(lua_State *L, const char *kind,
                             const char *message);
 
+/** Push a copy of the error object on top, for somebody else. */
+void tide_error_object_copy(lua_State *L);
+
 /** Make an error object of the table on top. */
 void tide_error_object_set(lua_State *L);
 
@@ -174,27 +163,26 @@ void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L);
  */
 void tide_jobs_abandon(struct tide_lua_pool *owner, lua_State *L);
 
-/**
- * Submit a span.
- *
- * @return TIDE_OK; TIDE_EAGAIN if there is no room; TIDE_EINVAL: the worker that was
- *         to run it, of a broadcast, is there no more
- */
-int tide_flight_start(struct tide_lua_job *job, const struct tide_span *span);
+/* ---- job_course.c ---- */
 
-/** Take back what no worker has begun; with `kill` end what one has, too. */
-void tide_flights_recall(struct tide_lua_job *job, int kill);
+/** Push the userdata of a new job, its items in the table at `items`. */
+struct tide_lua_job *tide_job_new(struct tide_lua_pool *owner, lua_State *L,
+                                  int pool, int items,
+                                  const struct tide_job_order *order);
 
 /* ---- jobs.c ---- */
 
-/** Put a job on the feed list of its pool, if it is not on it. */
-void tide_job_join_feed(struct tide_lua_job *job);
+/** Pop a value into the table of active jobs; its place there, for luaL_unref(). */
+int tide_job_anchor_value(struct tide_lua_pool *owner, lua_State *L);
 
 /** Make a new job one of the active ones; its userdata is on top. */
-void tide_job_enlist(struct tide_lua_job *job, lua_State *L);
+void tide_job_anchor(struct tide_lua_job *job, lua_State *L);
 
-/** Has it items to hand out now? */
-int tide_job_has_more(const struct tide_lua_job *job);
+/** It has work: put it among those that have, if it is not. */
+void tide_job_list(struct tide_lua_job *job);
+
+/** Retire a job that is over; one that is only idle has no work now. */
+void tide_job_conclude(struct tide_lua_job *job, lua_State *L);
 
 /** A step that begins with a job whose items are to be encoded, or NULL. */
 void tide_jobs_step_with(struct tide_lua_pool *owner, lua_State *L,

@@ -5,7 +5,8 @@
  * request and the block before they are used.
  */
 #include "lua/form.h"
-#include "lua/job_parts.h"
+#include "lua/job_calls.h"
+#include "lua/job_feed.h"
 #include "lua/trace.h"
 
 #include <lauxlib.h>
@@ -23,16 +24,6 @@ struct intake {
     const unsigned char *at; /* messages */
     const unsigned char *end;
 };
-
-/* All values of a call, at the top of the stack, are the results. */
-static void store_all(struct intake *in, int count)
-{
-    lua_State *L = in->L;
-    for (int i = count; i >= 1; i--)
-        lua_rawseti(L, in->results, i);
-    lua_pushnumber(L, count);
-    lua_setfield(L, in->results, "n");
-}
 
 /* The value on top is the item's result. */
 static void store_result(struct intake *in, uint64_t index)
@@ -65,7 +56,7 @@ static int decode_next(struct intake *in, uint32_t item, int *count,
     int top = lua_gettop(L);
     if (tide_decode(in->job->owner->codec, L, &in->at, in->end, count, head,
                     &err) == TIDE_OK) {
-        if ((in->job->order.flags & TIDE_JOB_ALL) == 0)
+        if ((in->job->order.flags & TIDE_JOB_CALLS) == 0)
             lua_settop(L, top + 1); /* however many it says there are */
         return 1;
     }
@@ -87,8 +78,8 @@ static void take_message(struct intake *in, uint32_t item)
     if ((head & TIDE_HEAD_ERROR) != 0 && lua_istable(L, -1)) {
         tide_error_object_set(L);
         tide_job_fail_item(in->job, L, in->segment, item, failure_of(L));
-    } else if ((in->job->order.flags & TIDE_JOB_ALL) != 0) {
-        store_all(in, count);
+    } else if ((in->job->order.flags & TIDE_JOB_CALLS) != 0) {
+        tide_calls_return(in->job, L, in->segment->origin + item, count);
     } else {
         store_result(in, in->segment->origin + item);
     }
@@ -245,6 +236,35 @@ static void take_finished(struct intake *in, const struct tide_span *span,
         take_partials(in, span, hand);
 }
 
+/* The end of a call; returns 1 if it has come to one, or is to be repeated. */
+static uint32_t take_call(struct tide_lua_job *job, lua_State *L,
+                          const struct tide_span *span,
+                          const struct tide_outcome *outcome)
+{
+    const struct tide_reply *reply = &outcome->reply;
+    uint64_t length =
+        reply->length < outcome->capacity ? reply->length : outcome->capacity;
+    struct intake in = { .job = job,
+                         .L = L,
+                         .segment = (void *)span->segment,
+                         .results = lua_gettop(L),
+                         .at = outcome->bytes,
+                         .end = outcome->bytes + length };
+    int is_there = reply->hand == span->last ||
+                   (!outcome->lost && (reply->form & TIDE_REPLY_FAILED) != 0);
+    if (tide_calls_is_over(job, span->first))
+        return 1;
+    luaL_checkstack(L, 16, "too many nested calls");
+    if (is_there) {
+        take_message(&in, span->first);
+    } else if (outcome->lost) {
+        tide_job_push_death(job, L, span->first, &outcome->death);
+        tide_job_fail_item(job, L, in.segment, span->first, TIDE_FAILURE_LOST);
+    }
+    lua_settop(L, in.results);
+    return is_there || outcome->lost;
+}
+
 /* Store the results of an outcome; returns how many items are settled. */
 static uint32_t take_results(struct tide_lua_job *job, lua_State *L,
                              const struct tide_span *span,
@@ -280,69 +300,6 @@ static uint32_t take_results(struct tide_lua_job *job, lua_State *L,
     return settled;
 }
 
-/* ---- flights ---- */
-
-int tide_flight_start(struct tide_lua_job *job, const struct tide_span *span)
-{
-    struct tide_lua_pool *owner = job->owner;
-    const struct tide_lua_segment *segment = (void *)span->segment;
-    struct tide_flight *flight = owner->free_flights;
-    struct tide_request request = segment->request;
-    uint64_t tag = (uint64_t)(uintptr_t)flight;
-    uint32_t slot;
-    request.first = span->first;
-    request.count = span->last;
-    int status = (job->order.flags & TIDE_JOB_BROADCAST) != 0
-                     ? tide_pool_submit_to(&slot, owner->pool, span->first,
-                                           &request, tag)
-                     : tide_pool_submit(&slot, owner->pool, &request, tag);
-    if (status != TIDE_OK)
-        return status;
-    owner->free_flights = flight->next;
-    *flight = (struct tide_flight){ .job = job,
-                                    .span = *span,
-                                    .slot = slot,
-                                    .next = job->flights,
-                                    .link = &job->flights };
-    if (flight->next != NULL)
-        flight->next->link = &flight->next;
-    job->flights = flight;
-    return TIDE_OK;
-}
-
-static void end_flight(struct tide_flight *flight)
-{
-    struct tide_lua_pool *owner = flight->job->owner;
-    *flight->link = flight->next;
-    if (flight->next != NULL)
-        flight->next->link = flight->link;
-    flight->job = NULL;
-    flight->next = owner->free_flights;
-    owner->free_flights = flight;
-}
-
-void tide_flights_recall(struct tide_lua_job *job, int kill)
-{
-    struct tide_lua_pool *owner = job->owner;
-    struct tide_flight *next;
-    if (owner->ended)
-        return; /* the pool is gone, or as good as */
-    for (struct tide_flight *flight = job->flights; flight; flight = next) {
-        struct tide_span span = flight->span;
-        int in_hand =
-            owner->taking && owner->outcome.tag == (uint64_t)(uintptr_t)flight;
-        next = flight->next;
-        if (in_hand)
-            continue;
-        if (tide_pool_revoke(owner->pool, flight->slot) == TIDE_OK) {
-            end_flight(flight);
-            tide_job_settle_span(job, &span, span.last - span.first, 0);
-        } else if (kill) {
-            tide_pool_cut_off(owner->pool, flight->slot);
-        }
-    }
-}
-
 /* ---- taking in ---- */
 
 static void settle(struct tide_lua_job *job, const struct tide_span *span,
@@ -352,6 +309,8 @@ static void settle(struct tide_lua_job *job, const struct tide_span *span,
         tide_job_report(&job->ledger, span, settled, repeated, elapsed_ns);
     if (segment != NULL)
         tide_segment_free(segment, job->owner);
+    if (job->calls != NULL && settled > repeated)
+        tide_calls_settle(job, span->first);
     if (job->ledger.again_count > 0)
         tide_job_join_feed(job);
 }
@@ -368,10 +327,12 @@ static void learn(struct tide_lua_job *job, const struct tide_outcome *outcome,
                   uint64_t elapsed_ns)
 {
     double span_ns = (double)elapsed_ns;
+    struct tide_function *function =
+        tide_job_function(job, outcome->request.first);
     uint32_t done = outcome->reply.hand - outcome->request.first;
     job->owner->span_ns += (span_ns - job->owner->span_ns) / 8;
     if (done > 0 && done <= outcome->request.count)
-        job->function->call_ns += (span_ns / done - job->function->call_ns) / 8;
+        function->call_ns += (span_ns / done - function->call_ns) / 8;
 }
 
 static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
@@ -382,7 +343,9 @@ static void take_outcome(struct tide_lua_pool *owner, lua_State *L)
     uint32_t settled = flight->span.last - flight->span.first;
     owner->repeated = 0;
     if (job->state == TIDE_JOB_RUNNING)
-        settled = take_results(job, L, &flight->span, outcome);
+        settled = job->calls != NULL
+                      ? take_call(job, L, &flight->span, outcome)
+                      : take_results(job, L, &flight->span, outcome);
     uint64_t elapsed_ns = 0;
     if (!outcome->lost && outcome->reply.end_ns > outcome->reply.start_ns) {
         elapsed_ns = outcome->reply.end_ns - outcome->reply.start_ns;
@@ -396,11 +359,10 @@ static void release_outcome(struct tide_lua_pool *owner, lua_State *L)
 {
     struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
     struct tide_lua_job *job = flight->job;
-    end_flight(flight);
+    tide_flight_end(flight);
     owner->taking = 0;
     tide_pool_release(owner->pool, &owner->outcome);
-    if (tide_job_is_over(&job->ledger))
-        tide_job_retire(job, L);
+    tide_job_conclude(job, L);
 }
 
 void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L)
@@ -417,12 +379,15 @@ void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L)
     tide_trace_work(owner, "take in", start_ns, "chunks", count);
 }
 
-/* An error left an outcome half taken in: its job fails with it. */
+/* An error left an outcome half taken in: its job, or call, fails with it. */
 void tide_jobs_abandon(struct tide_lua_pool *owner, lua_State *L)
 {
     struct tide_flight *flight = (void *)(uintptr_t)owner->outcome.tag;
     struct tide_lua_job *job = flight->job;
-    tide_job_fail(job, L);
+    if (job->calls != NULL)
+        tide_calls_fail(job, L, flight->span.first);
+    else
+        tide_job_fail(job, L);
     tide_job_settle_span(job, &flight->span,
                          flight->span.last - flight->span.first, 0);
     release_outcome(owner, L);

@@ -7,7 +7,7 @@
  *              slots are free
  *
  * Its cost is that of what arrived and what is handed out, however many jobs are
- * active: a job is on the feed list only while it has something to hand out.
+ * active: see job_feed.h.
  *
  * Lua may raise for lack of memory anywhere in a step. So a step runs protected;
  * what it was doing is then found in `taking` and `feeding`, and that job fails.
@@ -17,13 +17,13 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "lua/failure.h"
-#include "lua/job_parts.h"
+#include "lua/job_calls.h"
+#include "lua/job_feed.h"
+#include "lua/promise.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { KICK_EVERY = 16 };
 
 /* ---- values of a job ---- */
 
@@ -47,6 +47,22 @@ void tide_job_store(const struct tide_lua_job *job, lua_State *L,
     lua_pop(L, 3);
 }
 
+/* Fill in the promise of a job that is over, if there is one that is not kept. */
+static void keep_promise(const struct tide_lua_job *job, lua_State *L)
+{
+    int failed = job->state == TIDE_JOB_FAILED;
+    tide_job_push(job, L, TIDE_JOB_PROMISE);
+    if (!lua_istable(L, -1)) {
+        lua_pop(L, 1);
+        return;
+    }
+    lua_pushnil(L);
+    tide_job_store(job, L, TIDE_JOB_PROMISE);
+    tide_job_push(job, L, failed ? TIDE_JOB_ERROR : TIDE_JOB_RESULTS);
+    tide_promise_keep(job->owner, L, lua_gettop(L) - 1, failed ? -1 : 1);
+    lua_pop(L, 1);
+}
+
 void tide_job_fail(struct tide_lua_job *job, lua_State *L)
 {
     if (job->state != TIDE_JOB_RUNNING) {
@@ -54,9 +70,20 @@ void tide_job_fail(struct tide_lua_job *job, lua_State *L)
         return;
     }
     job->state = TIDE_JOB_FAILED;
+    if (job->calls != NULL)
+        tide_calls_fail_all(job, L);
     tide_job_store(job, L, TIDE_JOB_ERROR);
+    keep_promise(job, L);
     tide_job_stop(&job->ledger);
     tide_flights_recall(job, 0);
+}
+
+/* Results end in order, those of several pools about so. */
+static void date_ends(struct tide_lua_pool *owner)
+{
+    uint64_t now_ns = tide_now_ns();
+    if (owner->last_end < now_ns)
+        owner->last_end = now_ns;
 }
 
 /* ---- pools ---- */
@@ -93,31 +120,8 @@ int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
     return 0;
 }
 
-void tide_job_join_feed(struct tide_lua_job *job)
-{
-    struct tide_lua_pool *owner = job->owner;
-    if (job->feed_link != NULL)
-        return;
-    job->feed_next = NULL;
-    job->feed_link = owner->feed_tail;
-    *owner->feed_tail = job;
-    owner->feed_tail = &job->feed_next;
-}
-
-static void leave_feed(struct tide_lua_job *job)
-{
-    if (job->feed_link == NULL)
-        return;
-    *job->feed_link = job->feed_next;
-    if (job->feed_next != NULL)
-        job->feed_next->feed_link = job->feed_link;
-    else
-        job->owner->feed_tail = job->feed_link;
-    job->feed_link = NULL;
-}
-
-/* As luaL_ref() of the value on top, which has to look for the table's end. */
-static int add_active(struct tide_lua_pool *owner, lua_State *L)
+/* As luaL_ref(), which has to look for the table's end. */
+int tide_job_anchor_value(struct tide_lua_pool *owner, lua_State *L)
 {
     lua_rawgeti(L, owner->at, 0);
     int has_free = lua_tonumber(L, -1) > 0;
@@ -128,21 +132,30 @@ static int add_active(struct tide_lua_pool *owner, lua_State *L)
     return owner->last_active;
 }
 
-void tide_job_enlist(struct tide_lua_job *job, lua_State *L)
+void tide_job_anchor(struct tide_lua_job *job, lua_State *L)
+{
+    lua_pushvalue(L, -1);
+    job->self = tide_job_anchor_value(job->owner, L);
+}
+
+void tide_job_list(struct tide_lua_job *job)
 {
     struct tide_lua_pool *owner = job->owner;
-    lua_pushvalue(L, -1);
-    job->self = add_active(owner, L);
+    if (job->listed)
+        return;
+    job->listed = 1;
     job->previous = NULL;
     job->next = owner->jobs;
     if (job->next != NULL)
         job->next->previous = job;
     owner->jobs = job;
-    tide_job_join_feed(job);
 }
 
-static void unlink_job(struct tide_lua_job *job)
+static void unlist(struct tide_lua_job *job)
 {
+    if (!job->listed)
+        return;
+    job->listed = 0;
     if (job->next != NULL)
         job->next->previous = job->previous;
     if (job->previous != NULL)
@@ -151,15 +164,18 @@ static void unlink_job(struct tide_lua_job *job)
         job->owner->jobs = job->next;
 }
 
-/* Put a job that is over on the list of those the script wants to be told of. */
-static void list_finished(struct tide_lua_job *job, lua_State *L)
+/* What a job that is over needs no more. */
+static void forget_values(const struct tide_lua_job *job, lua_State *L)
 {
-    tide_job_push(job, L, TIDE_JOB_POOL);
-    lua_getfenv(L, -1);
-    lua_rawgeti(L, -1, TIDE_POOL_FINISHED);
+    static const enum tide_job_value values[] = { TIDE_JOB_ITEMS, TIDE_JOB_POOL,
+                                                  TIDE_JOB_ATTEMPTS };
     lua_rawgeti(L, job->owner->at, job->self);
-    lua_rawseti(L, -2, (int)++job->owner->finished);
-    lua_pop(L, 3);
+    lua_getfenv(L, -1);
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        lua_pushnil(L);
+        lua_rawseti(L, -2, (int)values[i]);
+    }
+    lua_pop(L, 2);
 }
 
 void tide_job_retire(struct tide_lua_job *job, lua_State *L)
@@ -167,35 +183,41 @@ void tide_job_retire(struct tide_lua_job *job, lua_State *L)
     struct tide_lua_pool *owner = job->owner;
     if (job->state == TIDE_JOB_RUNNING)
         job->state = TIDE_JOB_DONE;
-    job->ended_ns = tide_now_ns();
-    leave_feed(job);
-    unlink_job(job);
+    tide_job_leave_feed(job);
+    unlist(job);
+    if (owner->calls == job)
+        owner->calls = NULL;
+    if (job->calls != NULL)
+        tide_calls_free(job, L);
     tide_job_destroy(&job->ledger, tide_segment_free, owner);
-    tide_function_drop(owner, job->function);
-    if ((job->order.flags & TIDE_JOB_NOTIFY) != 0)
-        list_finished(job, L);
-    lua_rawgeti(L, owner->at, job->self);
-    lua_getfenv(L, -1);
-    lua_pushnil(L);
-    lua_rawseti(L, -2, TIDE_JOB_ITEMS);
-    lua_pushnil(L);
-    lua_rawseti(L, -2, TIDE_JOB_POOL);
-    lua_pushnil(L);
-    lua_rawseti(L, -2, TIDE_JOB_ATTEMPTS);
-    lua_pop(L, 2);
+    if (job->function != NULL)
+        tide_function_drop(owner, job->function);
+    keep_promise(job, L);
+    forget_values(job, L);
     luaL_unref(L, owner->at, job->self);
     job->self = LUA_NOREF;
+}
+
+void tide_job_conclude(struct tide_lua_job *job, lua_State *L)
+{
+    if (tide_job_is_over(&job->ledger))
+        tide_job_retire(job, L);
+    else if (tide_calls_are_idle(job))
+        unlist(job);
 }
 
 void tide_jobs_fail_all(struct tide_lua_pool *owner, lua_State *L,
                         const char *kind, const char *message)
 {
     owner->ended = 1;
+    date_ends(owner);
     while (owner->jobs != NULL) {
         tide_error_object_push(L, kind, message);
         tide_job_fail(owner->jobs, L);
         tide_job_retire(owner->jobs, L);
     }
+    if (owner->calls != NULL) /* without work */
+        tide_calls_close(owner->calls, L);
 }
 
 void tide_jobs_free(struct tide_lua_pool *owner, lua_State *L)
@@ -210,152 +232,7 @@ void tide_jobs_free(struct tide_lua_pool *owner, lua_State *L)
     owner->flights = NULL;
 }
 
-/* ---- handing out ---- */
-
-static void fail_for_memory(struct tide_lua_job *job, lua_State *L)
-{
-    lua_pushfstring(L,
-                    "cannot send item %d: no room left in %d MB of shared "
-                    "memory",
-                    (int)job->encoded + 1,
-                    tide_pool_megabytes(job->owner->pool));
-    tide_error_object_push(L, "encode", lua_tostring(L, -1));
-    tide_job_fail(job, L);
-    lua_pop(L, 1);
-}
-
-/*
- * Items that are left, for the size of a chunk. Of a job whose end is not known
- * they are many; but a chunk must leave others for the rest of the window.
- */
-static uint64_t items_left(const struct tide_lua_job *job, uint64_t uncut)
-{
-    if (!job->complete)
-        return uncut + tide_job_unencoded(job) > 0 ? UINT32_MAX : 0;
-    return uncut + job->order.total - job->encoded;
-}
-
-static uint32_t chunk_of(const struct tide_lua_job *job, uint64_t uncut)
-{
-    uint32_t workers = tide_pool_workers(job->owner->pool);
-    uint32_t chunk =
-        tide_job_chunk(&job->ledger, items_left(job, uncut), workers);
-    uint64_t most = job->order.buffer / (2 * (uint64_t)workers);
-    if (job->order.buffer == 0 || chunk <= most)
-        return chunk;
-    return most > 0 ? (uint32_t)most : 1;
-}
-
-/* A broadcast is late for a worker that was sent away meanwhile. */
-static void refuse_worker(struct tide_lua_job *job, lua_State *L,
-                          const struct tide_span *span)
-{
-    lua_pushfstring(L, "worker %d was sent away", (int)span->first + 1);
-    tide_error_object_push(L, "worker", lua_tostring(L, -1));
-    tide_job_fail_item(job, L, (void *)span->segment, span->first,
-                       TIDE_FAILURE_FINAL);
-    lua_pop(L, 1);
-}
-
-/* Hand out one span. Returns 0 if there is none, or no room. */
-static int hand_out_span(struct tide_lua_job *job, lua_State *L)
-{
-    struct tide_span span;
-    uint64_t uncut = tide_job_uncut(&job->ledger);
-    uint32_t chunk = chunk_of(job, uncut);
-    if (uncut == 0 && !job->ledger.stopped && tide_job_unencoded(job) > 0 &&
-        tide_job_encode_next(job, L, chunk) != 0) {
-        if (tide_pool_in_flight(job->owner->pool) == 0)
-            fail_for_memory(job, L); /* nothing will give any back */
-        return 0;
-    }
-    if (!tide_job_cut(&job->ledger, chunk, &span))
-        return 0;
-    int status = tide_flight_start(job, &span);
-    if (status == TIDE_EINVAL)
-        refuse_worker(job, L, &span);
-    if (status != TIDE_OK)
-        tide_job_settle_span(job, &span, status == TIDE_EINVAL, 0);
-    return status == TIDE_OK;
-}
-
-int tide_job_has_more(const struct tide_lua_job *job)
-{
-    return !job->ledger.stopped &&
-           (tide_job_unencoded(job) > 0 || tide_job_uncut(&job->ledger) > 0 ||
-            job->ledger.again_count > 0);
-}
-
-/*
- * Single calls come one after the other, and a worker that is awake will take
- * them: to wake another costs more than many of them do. Spans of a larger job are
- * worth it.
- */
-static void wake_for(struct tide_lua_job *job, uint32_t handed)
-{
-    struct tide_lua_pool *owner = job->owner;
-    if ((job->order.flags & TIDE_JOB_ALL) == 0) {
-        tide_pool_kick(owner->pool, handed);
-        return;
-    }
-    const double unknown_ns = 1e9;
-    double call_ns = job->function->call_ns;
-    if (call_ns <= 0)
-        call_ns = unknown_ns;
-    tide_pool_nudge(owner->pool,
-                    (uint64_t)(call_ns * tide_pool_queued(owner->pool)));
-}
-
-/* Hand out as many spans as the job may have in flight. */
-static void hand_out_job(struct tide_lua_job *job, lua_State *L)
-{
-    struct tide_lua_pool *owner = job->owner;
-    uint32_t handed = 0, unannounced = 0;
-    while (
-        tide_pool_has_slot(owner->pool) &&
-        tide_job_wants_flight(&job->ledger, tide_pool_workers(owner->pool)) &&
-        hand_out_span(job, L)) {
-        unannounced++;
-        if (++handed % KICK_EVERY == 1) { /* workers begin while we go on */
-            wake_for(job, unannounced);
-            unannounced = 0;
-        }
-    }
-    if (unannounced > 0)
-        wake_for(job, unannounced);
-}
-
-/* Put a job's items into segments, before the script can change them. */
-static void encode_all(struct tide_lua_job *job, lua_State *L)
-{
-    if ((job->order.flags & (TIDE_JOB_EAGER | TIDE_JOB_LAZY)) == 0)
-        return;
-    job->owner->feeding = job;
-    while (tide_job_unencoded(job) > 0 && !job->ledger.stopped)
-        if (tide_job_encode_next(job, L, 0) != 0)
-            break; /* the rest when memory is given back */
-    job->owner->feeding = NULL;
-}
-
-static void hand_out(struct tide_lua_pool *owner, lua_State *L)
-{
-    struct tide_lua_job *next;
-    for (struct tide_lua_job *job = owner->feed;
-         job != NULL && tide_pool_has_slot(owner->pool); job = next) {
-        next = job->feed_next;
-        owner->feeding = job;
-        hand_out_job(job, L);
-        owner->feeding = NULL;
-        if (tide_job_has_more(job))
-            continue;
-        if (job->complete && job->encoded == job->order.total)
-            tide_job_seal(&job->ledger);
-        leave_feed(job);
-        if (tide_job_is_over(
-                &job->ledger)) /* it had no items, or they failed */
-            tide_job_retire(job, L);
-    }
-}
+/* ---- a step ---- */
 
 static void fail_if_gone(struct tide_lua_pool *owner, lua_State *L)
 {
@@ -371,8 +248,6 @@ static void fail_if_gone(struct tide_lua_pool *owner, lua_State *L)
     lua_pop(L, 2);
 }
 
-/* ---- a step ---- */
-
 /* Under lua_pcall(): the pool, its table of active jobs, a job to encode or nil. */
 static int step_protected(lua_State *L)
 {
@@ -382,11 +257,11 @@ static int step_protected(lua_State *L)
     if (eager == NULL || !tide_pool_has_slot(owner->pool))
         tide_jobs_take_in(owner, L);
     if (eager != NULL)
-        encode_all(eager, L);
+        tide_feed_encode(eager, L);
     if (owner->pool->gone)
         fail_if_gone(owner, L);
     else
-        hand_out(owner, L);
+        tide_feed_hand_out(owner, L);
     return 0;
 }
 
@@ -440,6 +315,7 @@ void tide_jobs_step_with(struct tide_lua_pool *owner, lua_State *L,
     luaL_checkstack(L, 16, "too many nested calls");
     if (owner->dropped)
         end_dropped(owner, L);
+    date_ends(owner);
     do {
         owner->busy = 1;
         push_step(L, at);

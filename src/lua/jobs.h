@@ -6,61 +6,54 @@
  * knows only bytes, this room knows both and the values. Everything runs in the
  * host inside a call that the script made.
  *
- * Results go one of two ways: into a table by the item's place, or, for a STREAM,
- * into a ring from which the script takes them one by one, see job_ring.c.
+ * Results go one of three ways: into a table by the item's place; for a STREAM, into
+ * a ring from which the script takes them one by one, see job_ring.c; and of CALLS,
+ * into a result of its own for each, see job_calls.h.
  */
 #ifndef TIDE_LUA_JOBS_H
 #define TIDE_LUA_JOBS_H
 
 #include "lua/codec.h"
+#include "lua/job_functions.h"
 #include "pool/ledger.h"
 #include "pool/pool.h"
 
 #include <lua.h>
 
+/** The type of a job's userdata. */
+#define TIDE_JOB_TYPE "tidemill.core.job"
+
 enum tide_job_state { TIDE_JOB_RUNNING, TIDE_JOB_DONE, TIDE_JOB_FAILED };
 
 enum tide_job_flags {
     TIDE_JOB_UNPACK = 0x001,    /* an item is a table of arguments */
-    TIDE_JOB_ALL = 0x002,       /* one call; keep all its results */
+    TIDE_JOB_CALLS = 0x002,     /* items are calls, see job_calls.h */
     TIDE_JOB_COLLECT = 0x004,   /* errors stand among the results */
     TIDE_JOB_EAGER = 0x008,     /* encode all items before the script goes on */
     TIDE_JOB_STREAM = 0x010,    /* results are taken one by one */
     TIDE_JOB_UNORDERED = 0x020, /* a stream in order of completion */
     TIDE_JOB_LAZY = 0x040,      /* items come by tide_jobs_feed() */
-    TIDE_JOB_NOTIFY = 0x080,    /* list it when it is over */
     TIDE_JOB_TRUTH = 0x100,     /* only whether a result is true counts */
     TIDE_JOB_EFFECT = 0x200,    /* results do not count; errors are listed */
     TIDE_JOB_FOLD = 0x400, /* results are folded: a stream of partial ones */
     TIDE_JOB_BROADCAST = 0x800 /* an item is a worker, all get the same call */
 };
 
-struct tide_function; /* an encoded function in the host's region */
-struct tide_flight;   /* a span that was submitted */
-struct tide_trace;    /* see trace.h */
-
-/** The functions of a pool, by what they are. */
-struct tide_functions {
-    struct tide_function **buckets;
-    size_t bucket_count; /* a power of two; 0 at first */
-    size_t count;
-    uint64_t last_id;
-    struct tide_function *idle_first; /* without a job for longest */
-    struct tide_function *idle_last;
-    uint32_t idle_count;
-};
+struct tide_flight; /* a span that was submitted */
+struct tide_trace;  /* see trace.h */
 
 /** A pool as a script holds it: a userdata. */
 struct tide_lua_pool {
     struct tide_pool *pool; /* NULL once freed */
+    const void *metatable;  /* of the userdata */
     struct tide_codec *codec;
     struct tide_lua_job *jobs; /* active, newest first */
     struct tide_lua_job *feed; /* those with items to hand out, oldest first */
     struct tide_lua_job **feed_tail;
+    struct tide_lua_job *calls; /* takes the next call, if there is one */
     int last_active; /* the highest place in the table of active jobs */
     struct tide_functions functions;
-    struct tide_function *recent; /* see job_recent.c */
-    const void *last_seen;        /* what was encoded last */
+    struct tide_recents recents;
     struct tide_flight *flights;
     struct tide_flight *free_flights;
     struct tide_outcome outcome; /* being taken in, if `taking` */
@@ -75,7 +68,8 @@ struct tide_lua_pool {
     int terminated;     /* by the script */
     int owns_host;      /* its supervisor is there for it alone */
     int dropped;        /* streams were, see tide_jobs_drop() */
-    uint32_t finished;  /* jobs on the list of those to be told of */
+    uint32_t finished;  /* promises on the list of those to be told of */
+    uint64_t last_end;  /* of a promise: ends are in order */
     int has_seed;       /* random streams per item */
     uint64_t seed;      /* of the pool */
     uint64_t job_count; /* started so far */
@@ -92,6 +86,13 @@ struct tide_ring {
     uint64_t taken;    /* by the script, as far as it has said */
 };
 
+/** What an item is granted. */
+struct tide_terms {
+    uint32_t timeout_ms;    /* it may take; 0: for ever */
+    uint32_t retries;       /* when it is lost with its worker, or timed out */
+    uint32_t error_retries; /* when it raised */
+};
+
 /** What a new job is to do. */
 struct tide_job_order {
     unsigned flags;
@@ -100,26 +101,26 @@ struct tide_job_order {
     int is_range;
     double range_first;
     double range_step;
-    uint32_t timeout_ms;    /* an item may take; 0: for ever */
-    uint32_t retries;       /* of an item lost with its worker, or timed out */
-    uint32_t error_retries; /* of an item that raised */
-    uint64_t buffer;        /* items in a window; 0: some chunks per worker */
+    struct tide_terms terms; /* not of CALLS: each has its own */
+    uint64_t buffer;         /* items in a window; 0: some chunks per worker */
 };
 
 /** A job as a script holds it: a userdata whose environment holds the values. */
 struct tide_lua_job {
     struct tide_job ledger;
     struct tide_job_order order; /* `total` grows with what is fed */
-    struct tide_lua_job *next;   /* among the active ones */
+    struct tide_lua_job *next;   /* among those with work, if it is listed */
     struct tide_lua_job *previous;
     struct tide_lua_job *feed_next;
     struct tide_lua_job *
         *feed_link; /* what points to it; NULL: not on the list */
     struct tide_lua_pool *owner;
-    struct tide_function *function;
+    struct tide_function *function; /* NULL of CALLS: each has its own */
+    struct tide_calls *calls;
     struct tide_flight *flights; /* with workers, or about to be */
     enum tide_job_state state;
-    int self; /* its place in the table of active jobs, while it is active */
+    int self;   /* its place in the table of active jobs, while it is active */
+    int listed; /* among those with work */
     int complete;       /* `order.total` is all there will be */
     int dropped;        /* nobody will take the rest of the stream */
     uint64_t encoded;   /* items that have been put into segments, or failed */
@@ -128,16 +129,19 @@ struct tide_lua_job {
     uint64_t failed;    /* items whose final state is an error, */
     uint64_t refused;   /* and those of them that could not be encoded */
     uint64_t stream;    /* of random numbers; 0 for none */
-    uint64_t ended_ns;  /* when it was over */
     uint64_t number;    /* of the pool's jobs, from 1 */
     struct tide_ring ring;
 };
 
 /** Places in the environment table of a pool's userdata. */
-enum tide_pool_value { TIDE_POOL_HOST = 1, TIDE_POOL_JOBS, TIDE_POOL_FINISHED };
+enum tide_pool_value { TIDE_POOL_HOST = 1, TIDE_POOL_JOBS };
 
 /** Places in the table of active jobs, besides theirs. */
-enum tide_active_value { TIDE_ACTIVE_RECENT = -1, TIDE_ACTIVE_STEP = -2 };
+enum tide_active_value {
+    TIDE_ACTIVE_STEP = -1,
+    TIDE_ACTIVE_FINISHED = -2, /* a list of promises, see promise.h */
+    TIDE_ACTIVE_RECENT = -3    /* and downwards */
+};
 
 /** Prepare a zeroed userdata for an open pool. @return 0, -1 without memory */
 int tide_jobs_init(struct tide_lua_pool *owner, struct tide_pool *pool,
@@ -212,14 +216,23 @@ void tide_jobs_drop(struct tide_lua_job *job);
 uint64_t tide_jobs_progress(const struct tide_lua_job *job);
 
 /**
- * Go on until `job` is over (until every job is, for NULL; a stream also when
- * something has landed or nothing more can without the script).
+ * Go on until `job` is over (until every job is, for NULL; of CALLS until that call
+ * is; a stream also when something has landed or nothing more can without the
+ * script).
  *
  * @return TIDE_OK; TIDE_ETIMEOUT; TIDE_EINTR after a signal: call again;
- *         TIDE_EAGAIN: jobs with NOTIFY are over, look at `finished`
+ *         TIDE_EAGAIN: promises are kept that are watched, look at `finished`
  */
 int tide_jobs_wait(struct tide_lua_pool *owner, lua_State *L,
-                   const struct tide_lua_job *job, uint64_t deadline_ns);
+                   const struct tide_lua_job *job, uint64_t call,
+                   uint64_t deadline_ns);
+
+/**
+ * The promise at `index`, see promise.h, is of `job`, whose userdata is at `at`: it is
+ * filled in when the job is over, or now.
+ */
+void tide_jobs_promise(struct tide_lua_job *job, lua_State *L, int at,
+                       int index);
 
 /** Push the results table or the error of a job that is over, or nil. */
 void tide_jobs_push_outcome(lua_State *L, int job);

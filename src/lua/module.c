@@ -20,9 +20,26 @@
 
 /* ---- pools ---- */
 
+/*
+ * As luaL_checkudata(), which has to look for the metatable by its name: a pool knows
+ * its own. Nothing else of the same size has it at that place.
+ */
+static struct tide_lua_pool *pool_at(lua_State *L, int index)
+{
+    struct tide_lua_pool *owner = lua_touserdata(L, index);
+    if (owner == NULL || lua_objlen(L, index) != sizeof *owner ||
+        !lua_getmetatable(L, index))
+        return NULL;
+    const void *metatable = lua_topointer(L, -1);
+    lua_pop(L, 1);
+    return owner->metatable == metatable ? owner : NULL;
+}
+
 struct tide_lua_pool *tide_check_pool(lua_State *L, int index)
 {
-    struct tide_lua_pool *owner = luaL_checkudata(L, index, TIDE_POOL_TYPE);
+    struct tide_lua_pool *owner = pool_at(L, index);
+    if (owner == NULL)
+        owner = luaL_checkudata(L, index, TIDE_POOL_TYPE);
     if (owner->pool != NULL && !tide_host_is_ours(owner->pool->host))
         luaL_error(L, "the pool belongs to process %d, this is %d",
                    (int)owner->pool->host->supervisor.owner, (int)getpid());
@@ -126,20 +143,6 @@ static int core_seed(lua_State *L)
     owner->has_seed = 1;
     owner->seed = (uint64_t)(int64_t)luaL_checknumber(L, 2);
     return 0;
-}
-
-/* finished(pool) -> list of jobs with NOTIFY that are over, and forget it; or nil */
-static int core_finished(lua_State *L)
-{
-    struct tide_lua_pool *owner = tide_check_pool(L, 1);
-    if (owner->finished == 0)
-        return 0;
-    owner->finished = 0;
-    lua_getfenv(L, 1);
-    lua_rawgeti(L, -1, TIDE_POOL_FINISHED);
-    lua_newtable(L);
-    lua_rawseti(L, -3, TIDE_POOL_FINISHED);
-    return 1;
 }
 
 /* resize(pool, count) -> true, or false and why not */
@@ -342,13 +345,11 @@ static void set_flags(lua_State *L)
         unsigned value;
     } flags[] = {
         { "UNPACK", TIDE_JOB_UNPACK },
-        { "ALL", TIDE_JOB_ALL },
         { "COLLECT", TIDE_JOB_COLLECT },
         { "EAGER", TIDE_JOB_EAGER },
         { "STREAM", TIDE_JOB_STREAM },
         { "UNORDERED", TIDE_JOB_UNORDERED },
         { "LAZY", TIDE_JOB_LAZY },
-        { "NOTIFY", TIDE_JOB_NOTIFY },
         { "TRUTH", TIDE_JOB_TRUTH },
         { "EFFECT", TIDE_JOB_EFFECT },
         { "FOLD", TIDE_JOB_FOLD },
@@ -371,7 +372,6 @@ int tide_open_core(lua_State *L)
         { "join", core_join },
         { "release", core_release },
         { "seed", core_seed },
-        { "finished", core_finished },
         { "resize", core_resize },
         { "fd", core_fd },
         { "wait_pools", core_wait_pools },

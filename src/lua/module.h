@@ -11,7 +11,6 @@
 #include <lua.h>
 
 #define TIDE_POOL_TYPE "tidemill.core.pool"
-#define TIDE_JOB_TYPE  "tidemill.core.job"
 
 /** The loader of `tidemill.core`. */
 int tide_open_core(lua_State *L);

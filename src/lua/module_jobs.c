@@ -6,7 +6,7 @@
 #include "lua/module.h"
 
 #include "base/clock.h"
-#include "lua/job_parts.h"
+#include "lua/job_calls.h"
 
 #include <lauxlib.h>
 
@@ -56,11 +56,26 @@ static uint32_t opt_count(lua_State *L, int index)
     return value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
 }
 
+/* Seconds, tries and tries, each or nil, from `index` on. */
+static struct tide_terms terms_at(lua_State *L, int index)
+{
+    const double ms_per_s = 1e3;
+    double timeout_ms = luaL_optnumber(L, index, 0) * ms_per_s;
+    return (struct tide_terms){
+        .timeout_ms = timeout_ms <= 0           ? 0
+                      : timeout_ms < 1          ? 1
+                      : timeout_ms < UINT32_MAX ? (uint32_t)timeout_ms
+                                                : UINT32_MAX,
+        .retries = opt_count(L, index + 1),
+        .error_retries = opt_count(L, index + 2),
+    };
+}
+
 /*
  * submit(pool, f, combine or nil, items, total, flags, chunk, first, step, timeout,
  * retries, retry_errors, buffer) -> job
  *
- * `items` is a table (of the arguments, for one call), or nil for the range first, first + step, ... of `total`, or
+ * `items` is a table (of the arguments, for BROADCAST), or nil for the range first, first + step, ... of `total`, or
  * for what will be fed. What comes after `chunk` may be left out.
  */
 static int core_submit(lua_State *L)
@@ -73,14 +88,10 @@ static int core_submit(lua_State *L)
         CHUNK,
         FIRST,
         STEP,
-        TIMEOUT,
-        RETRIES,
-        RETRY_ERRORS,
-        BUFFER
+        TIMEOUT, /* and tries, see terms_at() */
+        BUFFER = TIMEOUT + 3
     };
-    const double ms_per_s = 1e3;
     unsigned flags = (unsigned)luaL_checkint(L, FLAGS);
-    double timeout_ms = luaL_optnumber(L, TIMEOUT, 0) * ms_per_s;
     struct tide_job_order order = {
         .total = (uint64_t)luaL_checknumber(L, TOTAL),
         .flags = flags,
@@ -88,24 +99,54 @@ static int core_submit(lua_State *L)
         .is_range = lua_isnil(L, ITEMS) && (flags & TIDE_JOB_LAZY) == 0,
         .range_first = luaL_optnumber(L, FIRST, 0),
         .range_step = luaL_optnumber(L, STEP, 0),
-        .timeout_ms = timeout_ms <= 0           ? 0
-                      : timeout_ms < 1          ? 1
-                      : timeout_ms < UINT32_MAX ? (uint32_t)timeout_ms
-                                                : UINT32_MAX,
-        .retries = opt_count(L, RETRIES),
-        .error_retries = opt_count(L, RETRY_ERRORS),
+        .terms = terms_at(L, TIMEOUT),
         .buffer = (uint64_t)luaL_optnumber(L, BUFFER, 0),
     };
     tide_jobs_start(tide_enter_pool(L, ITEMS), L, 1, F, ITEMS, &order);
-    luaL_getmetatable(L, TIDE_JOB_TYPE);
-    lua_setmetatable(L, -2);
     return 1;
 }
 
+/* The function and the terms of a call follow its promise; then its arguments. */
+enum call_at {
+    CALL_PROMISE = 2,
+    CALL_FUNCTION,
+    CALL_TERMS,
+    CALL_ARGUMENTS = CALL_TERMS + 3
+};
+
+/* The `count` values from `first` on are the arguments of a call. */
+static int start_call(lua_State *L, int first, int count)
+{
+    struct tide_lua_pool *owner = tide_check_pool(L, 1);
+    struct tide_terms terms = terms_at(L, CALL_TERMS);
+    if (owner->closed || owner->pool == NULL || owner->pool->broken)
+        return 0;
+    tide_jobs_enter(owner, L, 1);
+    tide_calls_start(owner, L, 1, CALL_PROMISE, CALL_FUNCTION, first, count,
+                     &terms);
+    return 2;
+}
+
 /*
- * outcome(job) -> "running", or "done" and results, or "failed" and the error, and
- * when it was over
+ * call(pool, promise, f, timeout, retries, retry_errors, ...) -> job, index; nothing
+ * if the pool is not open
  */
+static int core_call(lua_State *L)
+{
+    return start_call(L, CALL_ARGUMENTS, lua_gettop(L) - CALL_ARGUMENTS + 1);
+}
+
+/* apply(pool, promise, f, timeout, retries, retry_errors, args, count): args in a table */
+static int core_apply(lua_State *L)
+{
+    enum { COUNT = CALL_ARGUMENTS + 1 };
+    lua_settop(L, COUNT);
+    luaL_checktype(L, CALL_ARGUMENTS, LUA_TTABLE);
+    int count = tide_args_unpack(L, CALL_ARGUMENTS, lua_tonumber(L, COUNT));
+    return start_call(L, COUNT + 1, count);
+}
+
+/* outcome(job) -> "running", or "done" and results, or "failed" and the error */
 static int core_outcome(lua_State *L)
 {
     static const char *const states[] = { "running", "done", "failed" };
@@ -114,45 +155,69 @@ static int core_outcome(lua_State *L)
     if (job->state == TIDE_JOB_RUNNING)
         return 1;
     tide_jobs_push_outcome(L, 1);
-    lua_pushnumber(L, (double)job->ended_ns);
-    return 3;
+    return 2;
 }
 
-/* notify(job) -> whether it will be among the finished; false: it is over */
-static int core_notify(lua_State *L)
-{
-    struct tide_lua_job *job = check_job(L, 1);
-    if (job->self != LUA_NOREF)
-        job->order.flags |= TIDE_JOB_NOTIFY;
-    lua_pushboolean(L, job->self != LUA_NOREF);
-    return 1;
-}
-
-/* wait(pool, job or nil, seconds or nil[, taken]) -> as tide_wait_text() says */
+/*
+ * wait(pool, job or nil, seconds or nil[, at]) -> as tide_wait_text() says; `at` is how
+ * many results of a stream were taken, or the index of a call
+ */
 static int core_wait(lua_State *L)
 {
     struct tide_lua_pool *owner = tide_enter_pool(L, 4);
     struct tide_lua_job *job = lua_isnil(L, 2) ? NULL : check_job(L, 2);
     uint64_t deadline_ns = tide_check_deadline(L, 3);
-    if (job != NULL && lua_isnumber(L, 4))
-        job->ring.taken = (uint64_t)lua_tonumber(L, 4);
-    lua_pushstring(L,
-                   tide_wait_text(tide_jobs_wait(owner, L, job, deadline_ns)));
+    uint64_t at = (uint64_t)luaL_optnumber(L, 4, 0);
+    if (job != NULL && (job->order.flags & TIDE_JOB_STREAM) != 0)
+        job->ring.taken = at;
+    int status = tide_jobs_wait(owner, L, job, at, deadline_ns);
+    lua_pushstring(L, tide_wait_text(status));
     return 1;
 }
 
-/* cancel(job) -> whether it was running */
+/* cancel(job[, index of a call]) -> whether it was running */
 static int core_cancel(lua_State *L)
 {
-    struct tide_lua_job *job = enter_job(L, 1);
+    struct tide_lua_job *job = enter_job(L, 2);
     int was_running = 0;
     if (job != NULL) {
         tide_jobs_step(job->owner, L); /* what has arrived has arrived */
         was_running = job->state == TIDE_JOB_RUNNING;
-        tide_jobs_cancel(job, L);
+        if ((job->order.flags & TIDE_JOB_CALLS) == 0)
+            tide_jobs_cancel(job, L);
+        else
+            was_running =
+                tide_calls_cancel(job, L, (uint64_t)lua_tonumber(L, 2));
     }
     lua_pushboolean(L, was_running);
     return 1;
+}
+
+/* ---- promises ---- */
+
+/* promise(pool, job, promise): it is kept when the job is over, or now */
+static int core_promise(lua_State *L)
+{
+    tide_enter_pool(L, 3);
+    tide_jobs_promise(check_job(L, 2), L, 2, 3);
+    return 0;
+}
+
+/* finished(pool) -> where watched promises are listed when they are kept */
+static int core_finished(lua_State *L)
+{
+    tide_check_pool(L, 1);
+    lua_getfenv(L, 1);
+    lua_rawgeti(L, -1, TIDE_POOL_JOBS);
+    lua_rawgeti(L, -1, TIDE_ACTIVE_FINISHED);
+    return 1;
+}
+
+/* told(pool): that list is empty, it begins at 1 again */
+static int core_told(lua_State *L)
+{
+    tide_check_pool(L, 1)->finished = 0;
+    return 0;
 }
 
 /* ---- streams ---- */
@@ -246,7 +311,11 @@ static int core_guard(lua_State *L)
 const luaL_Reg tide_core_jobs[] = {
     { "submit", core_submit },
     { "outcome", core_outcome },
-    { "notify", core_notify },
+    { "call", core_call },
+    { "apply", core_apply },
+    { "promise", core_promise },
+    { "finished", core_finished },
+    { "told", core_told },
     { "wait", core_wait },
     { "cancel", core_cancel },
     { "room", core_room },

@@ -72,9 +72,9 @@ int tide_core_open(lua_State *L)
     lua_pushvalue(L, host_index);
     lua_rawseti(L, -2, TIDE_POOL_HOST); /* needed as long as the pool lives */
     lua_newtable(L);
-    lua_rawseti(L, -2, TIDE_POOL_JOBS);
     lua_newtable(L);
-    lua_rawseti(L, -2, TIDE_POOL_FINISHED);
+    lua_rawseti(L, -2, TIDE_ACTIVE_FINISHED);
+    lua_rawseti(L, -2, TIDE_POOL_JOBS);
     lua_setfenv(L, -2);
     if (open_pool(&pool, L, host, &options, &err) != TIDE_OK)
         return refuse(L, err.text);
@@ -84,6 +84,7 @@ int tide_core_open(lua_State *L)
     }
     tide_trace_pool(owner, L, luaL_checkstring(L, 4));
     luaL_getmetatable(L, TIDE_POOL_TYPE);
+    owner->metatable = lua_topointer(L, -1);
     lua_setmetatable(L, -2);
     return 1;
 }

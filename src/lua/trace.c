@@ -1,6 +1,7 @@
 #include "lua/trace.h"
 
 #include "lua/form.h"
+#include "lua/job_calls.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -96,22 +97,26 @@ void tide_trace_outcome(struct tide_lua_pool *owner)
     const struct tide_outcome *outcome = &owner->outcome;
     const struct tide_flight *flight = (void *)(uintptr_t)outcome->tag;
     const struct tide_lua_segment *segment = (void *)flight->span.segment;
-    const struct tide_job_order *order = &flight->job->order;
+    const struct tide_lua_job *job = flight->job;
+    uint32_t first = flight->span.first;
     struct tide_row row = row_of(owner, outcome->death.worker);
-    uint64_t origin = segment->origin + 1;
+    /* A call counts as a job of one item. */
+    uint64_t number =
+        job->calls != NULL ? job->calls->first_number + first + 1 : job->number;
+    uint64_t origin =
+        job->calls != NULL ? 1 - (uint64_t)first : segment->origin + 1;
     uint64_t end_ns = outcome->lost ? tide_now_ns() : outcome->reply.end_ns;
     const char *failed = (outcome->reply.form & TIDE_REPLY_FAILED) != 0
                              ? ",\"failed\":true"
                              : "";
     if (outcome->reply.start_ns != 0) /* it was begun */
-        tide_timeline_span(&owner->trace->line, row,
-                           flight->job->function->label,
-                           outcome->reply.start_ns, end_ns,
-                           "\"job\":%" PRIu64 ",\"first\":%" PRIu64
-                           ",\"items\":%u,\"bytes\":%u,\"timeout_ms\":%u%s",
-                           flight->job->number, origin + flight->span.first,
-                           flight->span.last - flight->span.first,
-                           outcome->request.length, order->timeout_ms, failed);
+        tide_timeline_span(
+            &owner->trace->line, row, tide_job_function(job, first)->label,
+            outcome->reply.start_ns, end_ns,
+            "\"job\":%" PRIu64 ",\"first\":%" PRIu64
+            ",\"items\":%u,\"bytes\":%u,\"timeout_ms\":%u%s",
+            number, origin + first, flight->span.last - first,
+            outcome->request.length, outcome->request.timeout_ms, failed);
     if (outcome->lost)
         mark_death(owner, row, end_ns, origin + outcome->reply.hand);
 }

@@ -63,13 +63,12 @@ struct tide_board {
     uint32_t rests;         /* waits since the last spin */
     uint64_t busy_ns;       /* a worker's own: how long its last slot took */
     uint64_t nudged_ns;     /* the host's: when it woke somebody by a nudge, */
-    uint64_t relied_ns;     /* and when it last saw somebody it can rely on, */
-    uint64_t relied_on;     /* while these were asleep */
+    uint64_t relied_ns;     /* saw somebody to rely on, */
+    uint64_t relied_on;     /* while these slept */
 
     /* The host's own, NULL elsewhere. */
     uint32_t *in_flight; /* per slot the sequence it was submitted with, or 0 */
-    uint32_t
-        *entries; /* per slot where its newest entry is in the ready ring */
+    uint32_t *entries;   /* per slot where its newest ready entry is */
     uint32_t *free_slots; /* stack of slots that were used before */
     uint32_t *arrived;    /* slots taken off the done stack, oldest first */
     uint32_t free_count;
@@ -165,7 +164,7 @@ enum tide_slot_state tide_board_next_done(uint32_t *out,
                                           struct tide_board *board,
                                           struct tide_death *death);
 
-/** Slots that are DONE and not yet seen by tide_board_next_done(). */
+/** Slots that are DONE and not yet looked at. */
 uint32_t tide_board_finished(const struct tide_board *board);
 
 /** Make a slot FREE again, from the host's point of view. */

@@ -1,0 +1,33 @@
+--- Promises: what a script holds of work that goes on without it. The C half fills one in when its
+--- work is over, so that to ask it costs no call into C: see src/lua/promise.h. There may be a
+--- million of them, so it is a short list and not a record.
+
+local promise = {
+  -- Places in it.
+  POOL = 1,
+  JOB = 2,      -- userdata
+  CALL = 3,     -- the call's index in the job; false: it is all of the job
+  ENDED = 4,    -- when it was over; false till then
+  COUNT = 5,    -- how many values there are; -1: it failed; false while the work goes on
+  VALUE = 6,    -- the only value, or a table of all, or the error
+  WATCHERS = 7, -- functions to call when it is over; false for none
+  TICKER = 8,   -- of a job whose progress is shown
+
+  mt = { __name = "tidemill.Result" },
+}
+
+---@class tidemill.Promise : any[]
+
+--- Of a call, or of a job, that is about to be started.
+---@param pool tidemill.Pool
+---@return tidemill.Promise
+function promise.new(pool)
+  return setmetatable({ pool, false, false, false, false, nil, false }, promise.mt)
+end
+
+---@return boolean
+function promise.is(value)
+  return getmetatable(value) == promise.mt
+end
+
+return promise
