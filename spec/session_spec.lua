@@ -175,6 +175,19 @@ describe("Ctrl-C in a session", function()
     end)
   end
 
+  for what, code in pairs { ["at the prompt"] = "x = 1",
+                            ["in a loop"] = "while true do pcall(error, 'x') end" } do
+    it(("is not all: TERM ends a session %s"):format(what), function()
+      enter("io.write 'begun\\n' io.flush() " .. code)
+      await(run.output, "begun")
+      processes.kill(run.pid, 15)
+      assert.is_true(processes.eventually(5, function()
+        return not processes.is_group_alive(run.pid)
+      end))
+      finish()
+    end)
+  end
+
   it("that cannot be heard is said so, and a second one ends the session", function()
     enter "io.write 'begun\\n' io.flush() local n = 0 while true do n = n + 1 end"
     await(run.output, "begun")
