@@ -120,7 +120,7 @@ describe("a trace", function()
     end
   end)
 
-  it("is JSON whenever it is read, also when the script is killed", function()
+  it("is JSON between any two writes, also when the script is killed", function()
     local run = shell.start([[
       for _ = 1, 30 do pool:map(math.abs, tidemill.range(1, 20), 1) end
       mark()
@@ -129,7 +129,14 @@ describe("a trace", function()
         ffi.C.poll(nil, 0, 10)
       end
       while true do ffi.C.poll(nil, 0, 1000) end]], shell.command .. " --trace " .. path)
-    for _ = 1, 12 do assert.is_true(#events() > 100) end
+    for _ = 1, 12 do -- not in the middle of a write
+      processes.kill(run.pid, processes.SIGSTOP)
+      assert.is_true(processes.eventually(5, function()
+        return shell.read(("/proc/%d/status"):format(run.pid)):find("State:%s+T") ~= nil
+      end))
+      assert.is_true(#events() > 100)
+      processes.kill(run.pid, processes.SIGCONT)
+    end
     processes.kill(run.pid, processes.SIGKILL)
     shell.finish(run)
     assert.is_true(#events() > 100)
