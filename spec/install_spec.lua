@@ -89,7 +89,7 @@ describe("an installation", function()
 
   it("serves pkg-config, shared and static, also where it was moved to", function()
     host(".", "")
-    run(prefix, ("mkdir moved && cp -r include %s moved && rm moved/%s/libtidemill.so*")
+    run(prefix, ("mkdir moved && cp -r --parents include %s moved && rm moved/%s/libtidemill.so*")
       :format(library_directory, library_directory))
     host("moved", "--static")
   end)
