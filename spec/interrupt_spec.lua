@@ -31,6 +31,18 @@ local scripts = {
     "while true do xpcall(function() while true do end end, function(e) error(e) end) end" },
   { "sorts", "while true do local t = {} for i = 1, 1e5 do t[i] = -i end table.sort(t) end" },
   { "has no pool at work", "while true do end" },
+  { "waits for an initializer",
+    "tidemill.pool { processes = 2, initializer = function() while true do end end }" },
+  { "has 200 workers, half of them stopped", [[
+    local many = tidemill.pool(200)
+    local result = many:map_async(function(x)
+      local C = require "ffi"
+      C.cdef "int getpid(void); int kill(int, int); int poll(void *, unsigned long, int);"
+      if x % 2 == 0 then C.C.kill(C.C.getpid(), 19) end
+      while true do C.C.poll(nil, 0, 1000) end
+    end, tidemill.range(1, 200), 1)
+    result:wait(0.1)
+    result:get()]] },
 }
 
 describe("Ctrl-C", function()

@@ -508,6 +508,21 @@ describe("tidemill.pool", function()
       end
     end)
 
+    it("quote what an initializer raises in a replacement", function()
+      local flag = os.tmpname()
+      os.remove(flag)
+      local pool = tidemill.pool { processes = 2, initargs = { flag }, initializer = function(path)
+        if io.open(path) then error "no second time" end
+      end }
+      io.open(flag, "w"):close()
+      local result = pool:apply_async(os.exit, { 1 }, { retries = 100 })
+      local err = raised("broken", result.get, result, 30)
+      assert.is_truthy(err.message:find "worker %d cannot start: .*no second time")
+      err = raised("broken", pool.map, pool, identity, { 1 })
+      assert.is_truthy(err.message:find "worker %d cannot start: .*no second time")
+      os.remove(flag)
+    end)
+
     it("refuse an initializer that cannot travel", function()
       local thread = coroutine.create(identity)
       local err = raised("encode", tidemill.pool, { initializer = function() return thread end })
