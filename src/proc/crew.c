@@ -11,7 +11,8 @@
  *                               a vacancy (below)   slot is finished   reaped or
  *                                                                      given up
  * ENDED      -                  -                   -> VACANT, due     -
- *                                                   / -
+ *                                                   / the same if it
+ *                                                   has mail
  *
  * A worker stopped by a signal, but for an arrest (watch.c), stays RUNNING, but it
  * may owe somebody a wake-up, or have been woken for work that others could do:
@@ -220,16 +221,18 @@ void tide_crew_resize(struct tide_crew *crew, uint32_t count)
     int grows = !crew->stopping && !tide_board_is_closed(&crew->board);
     if (count == 0 || count > crew->place_count)
         return; /* the host knows better */
+    uint32_t manned = tide_board_worker_count(&crew->board);
     crew->wanted = count;
-    if (count > crew->manned)
-        crew->manned = count;
+    if (crew->manned < manned)
+        crew->manned = manned;
     for (uint32_t i = 0; i < crew->manned && !crew->stopping; i++) {
         struct tide_place *place = &crew->places[i];
-        if (i < count && place->state == TIDE_ENDED && grows) {
+        /* It may have been wanted, and got mail, since we looked last. */
+        int has_mail = tide_board_has_mail(&crew->board, i);
+        if (place->state == TIDE_ENDED && ((i < count && grows) || has_mail)) {
             place->state = TIDE_VACANT;
             place->due_ns = 0;
-        } else if (i >= count && place->state == TIDE_VACANT &&
-                   !tide_board_has_mail(&crew->board, i)) {
+        } else if (place->state == TIDE_VACANT && i >= count && !has_mail) {
             place->state = TIDE_ENDED;
         }
     }
