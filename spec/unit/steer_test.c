@@ -387,9 +387,11 @@ static void test_overdue_unsaid(void)
         time->takes_ns = UINT64_C(3600) * 1000 * 1000 * 1000;
         send_timed(pool, &timed, 5);
         CHECK_SOON(atomic_load(&time->begun) != 0);
-        kill(first_worker(pool), SIGSTOP);
+        pid_t pid = first_worker(pool);
+        kill(pid, SIGSTOP);
         atomic_store(&pool->board.workers[0].hand, 0);
         crew_receive(pool, &outcome);
+        kill(pid, SIGCONT); /* its successor, if we were slow to stop it */
         take_timed(pool, &timed, &outcome);
         CHECK(outcome.lost && outcome.death.cause == TIDE_DEATH_TIMEOUT);
         tide_pool_release(pool, &outcome);
