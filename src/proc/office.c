@@ -135,6 +135,27 @@ static _Noreturn void end_office(struct tide_office *office)
 
 /* ---- orders ---- */
 
+/* Do what the host wants, as the board says it. */
+static void heed(struct tide_office *office, struct tide_crew *crew)
+{
+    if (crew->stopping)
+        return;
+    if (tide_board_is_stopped(&crew->board)) {
+        tide_crew_stop(crew);
+        return;
+    }
+    tide_crew_resize(crew, tide_board_wanted(&crew->board));
+    if (tide_board_watching(&crew->board) != 0)
+        tide_watch_begin(crew, office->seen_ns);
+    tide_watch_heed_cuts(crew);
+}
+
+static void heed_all(struct tide_office *office)
+{
+    for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
+        heed(office, crew);
+}
+
 /* The new crew's places. Those that are about to end may have what it needs. */
 static struct tide_crew *new_crew(struct tide_office *office,
                                   const struct tide_message *order,
@@ -145,6 +166,7 @@ static struct tide_crew *new_crew(struct tide_office *office,
     struct tide_crew *crew = tide_crew_new(order, fds[0], fds[1], err);
     if (crew != NULL)
         return crew;
+    heed_all(office); /* who is to stop may have been told so a moment ago */
     see_off(office);
     dismiss_gone(office);
     return tide_crew_new(order, fds[0], fds[1], err);
@@ -174,21 +196,6 @@ static void create_crew(struct tide_office *office,
     tide_channel_send(office->channel, &reply, NULL);
 }
 
-/* Do what the host wants, as the board says it. */
-static void heed(struct tide_office *office, struct tide_crew *crew)
-{
-    if (crew->stopping)
-        return;
-    if (tide_board_is_stopped(&crew->board)) {
-        tide_crew_stop(crew);
-        return;
-    }
-    tide_crew_resize(crew, tide_board_wanted(&crew->board));
-    if (tide_board_watching(&crew->board) != 0)
-        tide_watch_begin(crew, office->seen_ns);
-    tide_watch_heed_cuts(crew);
-}
-
 static void receive_all(struct tide_office *office)
 {
     struct tide_message message;
@@ -205,12 +212,6 @@ static void receive_all(struct tide_office *office)
         else
             tide_channel_drop(fds);
     }
-}
-
-static void heed_all(struct tide_office *office)
-{
-    for (struct tide_crew *crew = office->crews; crew; crew = crew->next)
-        heed(office, crew);
 }
 
 /* ---- the loop ---- */
