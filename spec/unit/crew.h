@@ -271,9 +271,10 @@ static inline int crew_submit(struct tide_pool *pool, enum crew_task task,
                               struct crew_args args, uint32_t first,
                               uint32_t count, uint64_t tag)
 {
-    struct tide_request request = {
-        .flags = task, .first = first, .count = count, .length = sizeof args
-    };
+    struct tide_request request = { .flags = (uint16_t)task,
+                                    .first = first,
+                                    .count = count,
+                                    .length = sizeof args };
     memcpy(request.args.bytes, &args, sizeof args);
     return tide_pool_submit(NULL, pool, &request, tag);
 }

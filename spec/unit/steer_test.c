@@ -13,7 +13,7 @@ enum { UNKNOWN, SENT, REVOKED, RECEIVED };
 static uint32_t send_one(struct tide_pool *pool, enum crew_task task,
                          struct crew_args args, uint64_t tag)
 {
-    struct tide_request request = { .flags = task,
+    struct tide_request request = { .flags = (uint16_t)task,
                                     .count = 3,
                                     .length = sizeof args };
     uint32_t slot = UINT32_MAX;
