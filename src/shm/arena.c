@@ -51,6 +51,8 @@ static int resize(struct tide_arena *arena, struct tide_error *err)
         ftruncate(arena->fd, (off_t)arena->size) != 0)
         return tide_fail_errno(err, "cannot size a memory object to %zu bytes",
                                arena->size);
+    /* Were it cut off, whoever has it mapped would die of SIGBUS. */
+    fcntl(arena->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     return TIDE_OK;
 }
 
@@ -58,8 +60,9 @@ int tide_arena_create(struct tide_arena *arena, size_t size,
                       struct tide_error *err)
 {
     *arena = (struct tide_arena){ .size = size, .fd = -1 };
-    int fd =
-        TIDE_FAULT(ARENA_CREATE) ? -1 : memfd_create("tidemill", MFD_CLOEXEC);
+    int fd = TIDE_FAULT(ARENA_CREATE)
+                 ? -1
+                 : memfd_create("tidemill", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return tide_fail_errno(err, "cannot create a memory object");
     struct stat file;
