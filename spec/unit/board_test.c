@@ -408,6 +408,7 @@ static void look(void *unused)
     after.arrived_at = board.arrived_at;
     after.arrived_count = board.arrived_count;
     after.flight_count = board.flight_count;
+    after.ready_tail = board.ready_tail;
     after.orphans_seen = board.orphans_seen;
 
     uint64_t numbers = collected;

@@ -73,9 +73,9 @@ struct tide_board {
     uint32_t *arrived;    /* slots taken off the done stack, oldest first */
     uint32_t free_count;
     uint32_t used_count; /* slots below this were used at least once */
-    uint32_t arrived_at;
-    uint32_t arrived_count;
+    uint32_t arrived_at, arrived_count;
     uint32_t flight_count; /* slots submitted and not yet handed out */
+    uint64_t ready_tail;   /* what we have written to the arena's */
     uint64_t orphans_seen;
 };
 

@@ -1,6 +1,11 @@
 /*
  * The host's end of the board: work goes in by the ready ring and comes out by the
  * done stack and the orphan ring. The arguments are at the top of board.c.
+ *
+ * A worker gone wild may have written anywhere here. So what only we write we read
+ * in our own memory; an index is held against its bound; and no loop is as long as
+ * a number in the arena says. What is lost then is work of this pool: a slot that
+ * nobody names any more never comes back.
  */
 #include "shm/board_inner.h"
 
@@ -26,8 +31,7 @@ int tide_board_take(uint32_t *out, struct tide_board *board)
 static void append(struct tide_board *board, uint32_t slot)
 {
     struct tide_board_shared *shared = board->shared;
-    uint64_t tail =
-        atomic_load_explicit(&shared->ready_tail, memory_order_relaxed);
+    uint64_t tail = board->ready_tail++;
     board->entries[slot] = (uint32_t)tail;
     atomic_store_explicit(&board->ready[tail & tide_ready_mask(board)], slot,
                           memory_order_relaxed);
@@ -38,16 +42,19 @@ static void append(struct tide_board *board, uint32_t slot)
 /* Does the entry at `at` stand for a slot that can be claimed? */
 static int is_live(const struct tide_board *board, uint64_t at, uint32_t slot)
 {
+    if (slot >= board->used_count)
+        return 0;
     uint64_t word =
         atomic_load_explicit(&board->slots[slot].word, memory_order_relaxed);
     return tide_word_is_open(word) && board->entries[slot] == (uint32_t)at;
 }
 
 /* Once around the ring: spent entries are dropped, the others keep their order. */
-static void rotate(struct tide_board *board, uint64_t tail)
+static void rotate(struct tide_board *board)
 {
     struct tide_board_shared *shared = board->shared;
-    for (;;) {
+    const uint64_t tail = board->ready_tail;
+    for (uint64_t turn = 0; turn <= tide_ready_mask(board); turn++) {
         uint64_t head =
             atomic_load_explicit(&shared->ready_head, memory_order_acquire);
         if (head >= tail)
@@ -61,11 +68,11 @@ static void rotate(struct tide_board *board, uint64_t tail)
 }
 
 /* Is every entry of the ring taken? */
-static int ring_is_full(const struct tide_board *board, uint64_t tail)
+static int ring_is_full(const struct tide_board *board)
 {
     uint64_t head =
         atomic_load_explicit(&board->shared->ready_head, memory_order_acquire);
-    return tail - head > tide_ready_mask(board);
+    return board->ready_tail - head > tide_ready_mask(board);
 }
 
 /* The slot gets a new sequence and what a reply begins with. */
@@ -88,10 +95,8 @@ static uint32_t begin_flight(struct tide_board *board, uint32_t slot)
 
 void tide_board_submit(struct tide_board *board, uint32_t slot)
 {
-    uint64_t tail =
-        atomic_load_explicit(&board->shared->ready_tail, memory_order_relaxed);
-    if (ring_is_full(board, tail))
-        rotate(board, tail);
+    if (ring_is_full(board))
+        rotate(board);
     uint32_t sequence = begin_flight(board, slot);
     /* Release: who claims the slot sees the request. */
     atomic_store_explicit(&board->slots[slot].word,
@@ -125,7 +130,7 @@ int tide_board_submit_to(struct tide_board *board, uint32_t slot,
 /* A slot that was mail is named no more. */
 static void unmail(struct tide_board *board, uint32_t slot, uint64_t word)
 {
-    uint32_t worker = tide_word_worker(word) - 1;
+    uint32_t worker = (tide_word_worker(word) - 1) % board->place_count;
     uint64_t name = (uint64_t)tide_word_sequence(word) << 32 | (slot + 1);
     atomic_compare_exchange_strong(&board->workers[worker].mail, &name, 0);
 }
@@ -188,18 +193,22 @@ static void gather(struct tide_board *board)
             atomic_exchange_explicit(&shared->done, 0, memory_order_acquire);
         TIDE_STEP(COLLECT_TAKEN);
         uint32_t link = tide_done_link(head);
-        for (uint32_t left = tide_done_count(head);
-             left > 0 && link != 0 && link <= board->used_count; left--) {
+        uint32_t left = tide_done_count(head);
+        if (left > board->used_count)
+            left = board->used_count;
+        for (; left > 0 && link != 0 && link <= board->used_count; left--) {
             struct tide_slot *slot = &board->slots[link - 1];
             uint64_t word =
                 atomic_load_explicit(&slot->word, memory_order_acquire);
-            uint32_t next = slot->reply.next;
+            uint32_t next = *(const volatile uint32_t *)&slot->reply.next;
             arrive(board, link - 1, tide_word_sequence(word));
             link = next;
         }
         reverse(board->arrived, board->arrived_count);
     }
 
+    if (orphan_tail - board->orphans_seen > tide_orphan_mask(board) + 1)
+        board->orphans_seen = orphan_tail - tide_orphan_mask(board) - 1;
     for (; board->orphans_seen != orphan_tail; board->orphans_seen++) {
         uint64_t entry = atomic_load_explicit(
             &board->orphans[board->orphans_seen & tide_orphan_mask(board)],
