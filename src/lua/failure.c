@@ -10,7 +10,7 @@ int tide_failure_push(lua_State *L, const struct tide_pool *pool)
         uint32_t bytes = atomic_load(&record->failure_bytes);
         struct tide_error err;
         int count;
-        if (offset == 0 || !tide_region_holds(&record->region, offset, bytes))
+        if (offset == 0 || !tide_pool_holds(pool, i, offset, bytes))
             continue;
         const unsigned char *at = tide_pool_at(pool, offset);
         if (tide_decode(tide_codec_of(L), L, &at, at + bytes, &count, NULL,

@@ -8,6 +8,7 @@
 #include "lua/form.h"
 #include "lua/job_parts.h"
 #include "lua/random.h"
+#include "lua/reader.h"
 #include "lua/trace.h"
 
 #include <lauxlib.h>
@@ -364,8 +365,8 @@ static void push_sent(const struct tide_lua_job *job, lua_State *L,
         return;
     }
     if (form == TIDE_ARGS_MESSAGES) {
-        uint32_t offset;
-        memcpy(&offset, at + (1 + (size_t)item) * sizeof offset, sizeof offset);
+        uint32_t offset =
+            tide_load32(at + (1 + (size_t)item) * sizeof(uint32_t));
         /* A worker could have written there. */
         at +=
             offset < segment->request.length ? offset : segment->request.length;

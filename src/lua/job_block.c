@@ -13,12 +13,12 @@ static int grow(struct tide_buffer *buffer, size_t need)
         tide_pool_alloc(mine->pool, tide_buffer_next(buffer, need));
     if (block == 0)
         return -1;
+    buffer->capacity = (size_t)mine->pool->heap.capacity;
     if (buffer->used > 0)
         tide_pool_write(mine->pool, block, buffer->data, buffer->used);
     tide_pool_free_block(mine->pool, mine->block);
     mine->block = block;
     buffer->data = tide_pool_at(mine->pool, block);
-    buffer->capacity = (size_t)tide_block_capacity(&mine->pool->arena, block);
     return 0;
 }
 

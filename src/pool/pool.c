@@ -338,13 +338,15 @@ static void locate_bytes(const struct tide_pool *pool, struct tide_slot *slot,
         return;
     }
     uint64_t offset = out->reply.result.offset;
-    const struct tide_region *region = region_of(pool, out);
-    out->bytes = pool->arena.base + offset;
-    out->capacity = tide_region_holds(region, offset, 1)
-                        ? tide_block_capacity(&pool->arena, offset)
-                        : 0;
-    if (!tide_region_holds(region, offset, out->capacity))
+    uint32_t worker = out->death.worker;
+    out->capacity = 0;
+    if (!tide_pool_holds(pool, worker, offset, 1))
+        offset = 0;
+    else
+        out->capacity = tide_block_capacity(&pool->arena, offset);
+    if (!tide_pool_holds(pool, worker, offset, out->capacity))
         out->capacity = 0;
+    out->bytes = pool->arena.base + offset;
     if (out->capacity == 0)
         out->reply.form &= ~TIDE_REPLY_BLOCK; /* nothing to give back */
 }

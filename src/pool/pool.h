@@ -35,6 +35,10 @@ struct tide_pool {
     struct tide_heap heap;
     uint64_t *tags; /* per slot */
     uint64_t config;
+    uint64_t regions_at; /* the first worker's; then one after the other */
+    uint64_t region_bytes,
+        spare_bytes; /* of the first `full_count`, of others */
+    uint32_t full_count;
     int wait_fd;     /* epoll, -1 until tide_pool_fd() */
     int is_external; /* somebody waits for it with that */
     int started;
@@ -91,6 +95,11 @@ void tide_pool_free_block(struct tide_pool *pool, uint64_t offset);
 void tide_pool_write(struct tide_pool *pool, uint64_t offset, const void *bytes,
                      size_t size);
 unsigned char *tide_pool_at(const struct tide_pool *pool, uint64_t offset);
+
+/** Is [offset, offset + size) in the region of this worker? Does not ask the arena,
+ * where a worker might have written. */
+int tide_pool_holds(const struct tide_pool *pool, uint32_t worker,
+                    uint64_t offset, uint64_t size);
 
 /** Can a request be submitted now? */
 int tide_pool_has_slot(const struct tide_pool *pool);

@@ -115,17 +115,32 @@ static int make_plan(struct plan *out, const struct tide_pool_options *options,
     return TIDE_OK;
 }
 
+static uint64_t region_at(const struct tide_pool *pool, uint32_t worker)
+{
+    uint32_t full = worker < pool->full_count ? worker : pool->full_count;
+    return pool->regions_at + full * pool->region_bytes +
+           (worker - full) * pool->spare_bytes;
+}
+
+int tide_pool_holds(const struct tide_pool *pool, uint32_t worker,
+                    uint64_t offset, uint64_t size)
+{
+    uint64_t end = region_at(pool, worker + 1);
+    return offset > region_at(pool, worker) && offset <= end &&
+           size <= end - offset;
+}
+
 static void open_regions(struct tide_pool *pool, const struct plan *plan)
 {
-    uint64_t at = plan->head_bytes;
-    uint64_t end = at + plan->region_bytes;
+    pool->regions_at = plan->head_bytes + plan->region_bytes;
+    pool->region_bytes = plan->region_bytes;
+    pool->spare_bytes = plan->spare_bytes;
+    pool->full_count = plan->worker_count;
     pool->region = (void *)(pool->arena.base + plan->board_bytes);
-    tide_region_init(pool->region, at, end);
-    for (uint32_t i = 0; i < plan->place_count; i++) {
-        at = end;
-        end += i < plan->worker_count ? plan->region_bytes : plan->spare_bytes;
-        tide_region_init(&pool->board.workers[i].region, at, end);
-    }
+    tide_region_init(pool->region, plan->head_bytes, pool->regions_at);
+    for (uint32_t i = 0; i < plan->place_count; i++)
+        tide_region_init(&pool->board.workers[i].region, region_at(pool, i),
+                         region_at(pool, i + 1));
     tide_heap_open(&pool->heap, &pool->arena, pool->region);
 }
 

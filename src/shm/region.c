@@ -30,8 +30,13 @@
  * store to the next the old one is nobody's and the new one is everybody's. So
  * both are named then, the old one as `outdated`.
  *
- * A dead owner may have scribbled over its region. The supervisor, who serves
- * other pools as well, follows no link of it out of the arena or in a circle.
+ * SCRIBBLES  Whoever maps the arena may have written anywhere in it. The owner
+ * keeps the ends of its region in private, follows no link out of it, and takes no
+ * block that would reach out of it; a list with such a link ends there, and what is
+ * behind it is lost. So two blocks may come to lie in one place, but only there.
+ * The supervisor, who serves other pools as well, follows no link out of the arena,
+ * and a number of them at most: no return stack is longer than there are slots. What
+ * is used more than once is loaded once: it may change in between.
  */
 #include "shm/region.h"
 
@@ -44,7 +49,8 @@ enum {
     SMALLEST_BYTES = 64,
     LARGE_BYTES = 256 * 1024, /* from here on pages are worth returning */
     WARM_LIMIT_BYTES = 128 * 1024 * 1024,
-    NEAR_CLASSES = 4 /* how much larger a reused block may be: less than 2x */
+    NEAR_CLASSES = 4, /* how much larger a reused block may be: less than 2x */
+    LINKS_MAX = 1 << 21 /* of a return stack, see SCRIBBLES */
 };
 
 enum block_state { FREE = 1, FREE_COLD, USED, GIVEN };
@@ -76,10 +82,22 @@ static uint32_t class_of(uint64_t bytes)
     return (log - 6) * 4 + (uint32_t)((bytes - 1) >> (log - 2)) - 4 + 1;
 }
 
-static void push_free(struct tide_heap *heap, uint64_t offset)
+static uint32_t load_class(const struct block *block)
+{
+    return *(const volatile uint32_t *)&block->class_index;
+}
+
+/* May a block of `bytes` of ours be there? */
+static int is_inside(const struct tide_heap *heap, uint64_t offset,
+                     uint64_t bytes)
+{
+    return offset % HEADER_BYTES == 0 && offset >= heap->first &&
+           offset < heap->top && bytes <= heap->end - offset;
+}
+
+static void push_free(struct tide_heap *heap, uint64_t offset, uint32_t index)
 {
     struct block *block = block_at(heap->arena, offset);
-    uint32_t index = block->class_index;
     atomic_store_explicit(&block->next, heap->free[index],
                           memory_order_relaxed);
     heap->free[index] = offset;
@@ -90,8 +108,8 @@ static uint64_t pop_free(struct tide_heap *heap, uint32_t index)
 {
     uint64_t offset = heap->free[index];
     struct block *block = block_at(heap->arena, offset);
-    heap->free[index] =
-        atomic_load_explicit(&block->next, memory_order_relaxed);
+    uint64_t next = atomic_load_explicit(&block->next, memory_order_relaxed);
+    heap->free[index] = is_inside(heap, next, class_bytes(index)) ? next : 0;
     if (heap->free[index] == 0)
         heap->nonempty[index / 64] &= ~(UINT64_C(1) << (index % 64));
     if (class_bytes(index) >= LARGE_BYTES &&
@@ -111,9 +129,15 @@ static void name_pending(struct tide_region *region, uint64_t offset)
 /* Put a block of ours on its list, its pages returned if we hold too many. */
 static void release(struct tide_heap *heap, uint64_t offset)
 {
+    if (!is_inside(heap, offset, SMALLEST_BYTES))
+        return; /* scribbled over, or the name of it */
     struct block *block = block_at(heap->arena, offset);
-    uint64_t bytes = class_bytes(block->class_index);
+    uint32_t index = load_class(block);
     uint32_t state = FREE;
+    if (index >= TIDE_HEAP_CLASSES ||
+        !is_inside(heap, offset, class_bytes(index)))
+        return;
+    uint64_t bytes = class_bytes(index);
     if (bytes >= LARGE_BYTES) {
         if (heap->warm_bytes + bytes > WARM_LIMIT_BYTES) {
             tide_arena_punch(heap->arena, offset + HEADER_BYTES,
@@ -124,7 +148,7 @@ static void release(struct tide_heap *heap, uint64_t offset)
         }
     }
     atomic_store_explicit(&block->state, state, memory_order_relaxed);
-    push_free(heap, offset);
+    push_free(heap, offset, index);
 }
 
 static void take_returned(struct tide_heap *heap)
@@ -132,7 +156,9 @@ static void take_returned(struct tide_heap *heap)
     struct tide_region *region = heap->region;
     uint64_t offset =
         atomic_load_explicit(&region->returned, memory_order_acquire);
-    while (offset != 0) {
+    for (uint32_t links = 0; links < LINKS_MAX; links++) {
+        if (!is_inside(heap, offset, SMALLEST_BYTES))
+            break;
         uint64_t next = atomic_load_explicit(
             &block_at(heap->arena, offset)->next, memory_order_relaxed);
         name_pending(region, offset);
@@ -167,22 +193,21 @@ static uint32_t find_class(const struct tide_heap *heap, uint32_t from,
 static uint64_t carve(struct tide_heap *heap, uint32_t index)
 {
     struct tide_region *region = heap->region;
-    uint64_t top = atomic_load_explicit(&region->top, memory_order_relaxed);
-    if (class_bytes(index) > region->end - top)
+    uint64_t top = heap->top;
+    if (class_bytes(index) > heap->end - top)
         return 0;
     struct block *block = block_at(heap->arena, top);
     block->class_index = index;
     atomic_store_explicit(&block->state, FREE, memory_order_relaxed);
-    atomic_store_explicit(&region->top, top + class_bytes(index),
-                          memory_order_release);
+    heap->top += class_bytes(index);
+    atomic_store_explicit(&region->top, heap->top, memory_order_release);
     TIDE_STEP(REGION_CARVED);
     return top;
 }
 
 uint64_t tide_heap_alloc(struct tide_heap *heap, uint64_t size)
 {
-    if (TIDE_FAULT(REGION_FULL) ||
-        size > heap->region->end - heap->region->first)
+    if (TIDE_FAULT(REGION_FULL) || size > heap->end - heap->first)
         return 0;
     uint32_t index = class_of(size + HEADER_BYTES);
     if (index >= TIDE_HEAP_CLASSES)
@@ -200,7 +225,10 @@ uint64_t tide_heap_alloc(struct tide_heap *heap, uint64_t size)
         if (found == TIDE_HEAP_CLASSES)
             return 0;
         offset = pop_free(heap, found);
+    } else if (found == near) {
+        found = index;
     }
+    heap->capacity = class_bytes(found) - HEADER_BYTES;
     name_pending(heap->region, offset);
     atomic_store_explicit(&block_at(heap->arena, offset)->state, USED,
                           memory_order_relaxed);
@@ -250,20 +278,16 @@ static int is_block(const struct tide_arena *arena, uint64_t offset)
            tide_arena_holds(arena, offset, HEADER_BYTES);
 }
 
-/* A broken stack counts as holding everything: a block is lost, not owned twice.
- * Every power of two steps `mark` moves up; a circle comes back to it (Brent). */
+/* A broken stack counts as holding everything: a block is lost, not owned twice. */
 static int on_return_stack(const struct tide_arena *arena,
                            struct tide_region *region, uint64_t offset)
 {
     uint64_t at = atomic_load_explicit(&region->returned, memory_order_acquire);
-    uint64_t mark = 0;
-    for (uint64_t step = 1; at != offset && is_block(arena, at); step++) {
-        if ((step & (step - 1)) == 0)
-            mark = at;
+    for (uint32_t links = 0; links < LINKS_MAX; links++) {
+        if (at == offset || !is_block(arena, at))
+            break;
         at = atomic_load_explicit(&block_at(arena, at)->next,
                                   memory_order_relaxed);
-        if (at == mark)
-            break;
     }
     return at != 0;
 }
@@ -301,20 +325,40 @@ void tide_region_init(struct tide_region *region, uint64_t first, uint64_t end)
     atomic_init(&region->outdated, 0);
 }
 
+/* What is said of the region, as far as it can be true. */
+static struct tide_heap look_at(const struct tide_arena *arena,
+                                struct tide_region *region)
+{
+    struct tide_heap heap = {
+        .arena = arena,
+        .region = region,
+        .first = *(const volatile uint64_t *)&region->first,
+        .end = *(const volatile uint64_t *)&region->end,
+        .top = atomic_load_explicit(&region->top, memory_order_acquire),
+    };
+    if (heap.end > arena->size)
+        heap.end = arena->size;
+    if (heap.first > heap.end || heap.first % HEADER_BYTES != 0)
+        heap.first = heap.end; /* no room */
+    if (heap.top < heap.first || heap.top > heap.end)
+        heap.top = heap.end;
+    return heap;
+}
+
 void tide_heap_open(struct tide_heap *heap, const struct tide_arena *arena,
                     struct tide_region *region)
 {
-    *heap = (struct tide_heap){ .arena = arena, .region = region };
-    uint64_t top = atomic_load_explicit(&region->top, memory_order_acquire);
-    for (uint64_t at = region->first; at < top;) {
+    *heap = look_at(arena, region);
+    for (uint64_t at = heap->first; at < heap->top;) {
         struct block *block = block_at(arena, at);
-        if (block->class_index >= TIDE_HEAP_CLASSES)
-            return; /* scribbled over: carve behind it, never walk into it */
+        uint32_t index = load_class(block);
         uint32_t state =
             atomic_load_explicit(&block->state, memory_order_relaxed);
+        if (index >= TIDE_HEAP_CLASSES || state < FREE || state > GIVEN)
+            return; /* scribbled over: carve behind it, never walk into it */
         if (state == FREE || state == FREE_COLD)
             release(heap, at);
-        at += class_bytes(block->class_index);
+        at += class_bytes(index);
     }
 }
 
@@ -369,8 +413,9 @@ uint64_t tide_block_capacity(const struct tide_arena *arena, uint64_t offset)
         return 0;
     struct block *block = block_at(arena, offset - HEADER_BYTES);
     uint32_t state = atomic_load_explicit(&block->state, memory_order_relaxed);
-    uint32_t index = block->class_index;
+    uint32_t index = load_class(block);
     if (state != USED || index >= TIDE_HEAP_CLASSES)
         return 0;
-    return class_bytes(index) - HEADER_BYTES;
+    uint64_t bytes = class_bytes(index) - HEADER_BYTES;
+    return tide_arena_holds(arena, offset, bytes) ? bytes : 0;
 }

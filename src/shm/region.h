@@ -36,6 +36,9 @@ struct tide_region {
 struct tide_heap {
     const struct tide_arena *arena;
     struct tide_region *region;
+    uint64_t first, top, end; /* ours: others might overwrite the region's */
+    uint64_t
+        capacity; /* of the block allocated last, as tide_block_capacity() */
     uint64_t free[TIDE_HEAP_CLASSES];
     uint64_t nonempty[(TIDE_HEAP_CLASSES + 63) / 64];
     uint64_t warm_bytes; /* of large free blocks that still have their pages */
