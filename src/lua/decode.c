@@ -54,31 +54,13 @@ int tide_decoder_enter(struct tide_decoder *d)
 
 /* ---- scalars ---- */
 
-static int decode_double(struct tide_decoder *d)
+static int decode_number(struct tide_decoder *d, size_t width)
 {
-    double number;
-    const unsigned char *bytes = tide_read(&d->in, sizeof number);
+    const unsigned char *bytes = tide_read(&d->in, width);
     if (bytes == NULL)
         return tide_decoder_fail_bytes(d);
-    memcpy(&number, bytes, sizeof number);
-    lua_pushnumber(d->L, number); /* makes every NaN the canonical one */
-    return 0;
-}
-
-static int decode_integer(struct tide_decoder *d, unsigned tag)
-{
-    int16_t half = 0;
-    int32_t whole = 0;
-    int is_short = tag == TIDE_TAG_INT16;
-    const unsigned char *bytes =
-        tide_read(&d->in, is_short ? sizeof half : sizeof whole);
-    if (bytes == NULL)
-        return tide_decoder_fail_bytes(d);
-    if (is_short)
-        memcpy(&half, bytes, sizeof half);
-    else
-        memcpy(&whole, bytes, sizeof whole);
-    lua_pushnumber(d->L, is_short ? half : whole);
+    /* Makes every NaN the canonical one. */
+    lua_pushnumber(d->L, tide_read_number(bytes, width));
     return 0;
 }
 
@@ -250,8 +232,8 @@ static int read_table_head(struct tide_decoder *d, unsigned tag,
         const unsigned char *bytes = tide_read(&d->in, 2 * sizeof(uint32_t));
         if (bytes == NULL)
             return tide_decoder_fail_bytes(d);
-        memcpy(&out->array, bytes, sizeof out->array);
-        memcpy(&out->pairs, bytes + sizeof out->array, sizeof out->pairs);
+        out->array = tide_load32(bytes);
+        out->pairs = tide_load32(bytes + sizeof out->array);
     }
     out->has_meta =
         tag == TIDE_TAG_SMALL_TABLE_META || tag == TIDE_TAG_TABLE_META;
@@ -340,10 +322,11 @@ static int decode_tagged(struct tide_decoder *d, unsigned tag)
         lua_pushboolean(d->L, tag == TIDE_TAG_TRUE);
         return 0;
     case TIDE_TAG_INT16:
+        return decode_number(d, sizeof(int16_t));
     case TIDE_TAG_INT32:
-        return decode_integer(d, tag);
+        return decode_number(d, sizeof(int32_t));
     case TIDE_TAG_DOUBLE:
-        return decode_double(d);
+        return decode_number(d, sizeof(double));
     case TIDE_TAG_STRING:
         return decode_text(d);
     case TIDE_TAG_SMALL_TABLE:

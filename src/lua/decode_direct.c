@@ -228,7 +228,7 @@ static enum item read_item(struct tide_decoder *d, uint64_t *bits)
     if (left == 0)
         return (enum item)tide_decoder_fail_bytes(d);
     const unsigned char *at = in->at;
-    unsigned tag = *at;
+    unsigned tag = tide_load8(at);
     if (tag >= TIDE_TAG_SMALL_INT) {
         *bits = tide_bits_of_number(tag - TIDE_TAG_SMALL_INT);
         in->at = at + 1;

@@ -20,17 +20,20 @@ struct bytecode {
     size_t size;
 };
 
+/* Push the bytecode: a copy, which is checked, and loaded. */
 static int read_bytecode(struct tide_decoder *d, struct bytecode *out)
 {
-    uint32_t head[2];
-    const unsigned char *bytes = tide_read(&d->in, sizeof head);
+    const unsigned char *head = tide_read(&d->in, 2 * sizeof(uint32_t));
+    if (head == NULL)
+        return tide_decoder_fail_bytes(d);
+    uint32_t size = tide_load32(head);
+    uint32_t digest = tide_load32(head + sizeof size);
+    const unsigned char *bytes = tide_read(&d->in, size);
     if (bytes == NULL)
         return tide_decoder_fail_bytes(d);
-    memcpy(head, bytes, sizeof head);
-    out->bytes = tide_read(&d->in, head[0]);
-    out->size = head[0];
-    if (out->bytes == NULL ||
-        (uint32_t)tide_digest(out->bytes, out->size) != head[1])
+    lua_pushlstring(d->L, (const char *)bytes, size);
+    out->bytes = (const unsigned char *)lua_tolstring(d->L, -1, &out->size);
+    if ((uint32_t)tide_digest(out->bytes, out->size) != digest)
         return tide_decoder_fail_bytes(d);
     if (!tide_bytecode_fits(&d->codec->format, out->bytes, out->size))
         return tide_decoder_fail(d, "bytecode of another build of LuaJIT");
@@ -66,25 +69,33 @@ static int load_factory(struct tide_decoder *d, const struct bytecode *code)
     return failed ? tide_decoder_fail_bytes(d) : 0;
 }
 
+/* Load the function itself, on top of its bytecode. */
+static int load_plain(struct tide_decoder *d, const struct bytecode *code)
+{
+    return load(d->L, code->bytes, code->size) != 0 ? tide_decoder_fail_bytes(d)
+                                                    : 0;
+}
+
 /*
- * Push a new closure of `code`, its upvalues all nil and its own. The table of
- * factories has numbers by bytecode and factories by number.
+ * Replace `code`, on top, by a new closure of it, its upvalues all nil and its own.
+ * The table of factories has numbers by bytecode and factories by number.
  */
 static int make_closure(struct tide_decoder *d, const struct bytecode *code,
                         uint32_t *prototype)
 {
     lua_State *L = d->L;
     struct tide_codec *codec = d->codec;
+    int text = lua_gettop(L);
     if (!codec->makes_factories) {
         *prototype = ++codec->last_prototype;
-        return load(L, code->bytes, code->size) != 0
-                   ? tide_decoder_fail_bytes(d)
-                   : 0;
+        if (load_plain(d, code) != 0)
+            return -1;
+        lua_replace(L, text);
+        return 0;
     }
     push_factories(codec, L);
     int factories = lua_gettop(L);
-    lua_pushlstring(L, (const char *)code->bytes, code->size);
-    lua_pushvalue(L, -1);
+    lua_pushvalue(L, text);
     lua_rawget(L, factories);
     if (lua_isnil(L, -1)) {
         lua_pop(L, 1);
@@ -93,6 +104,7 @@ static int make_closure(struct tide_decoder *d, const struct bytecode *code,
         *prototype = ++codec->last_prototype;
         codec->factory_count++;
         lua_rawseti(L, factories, (int)*prototype);
+        lua_pushvalue(L, text);
         lua_pushnumber(L, *prototype);
         lua_rawset(L, factories);
     } else {
@@ -100,8 +112,8 @@ static int make_closure(struct tide_decoder *d, const struct bytecode *code,
     }
     lua_rawgeti(L, factories, (int)*prototype);
     lua_call(L, 0, 1); /* its parameters, the upvalues, are nil */
-    lua_replace(L, factories);
-    lua_settop(L, factories);
+    lua_replace(L, text);
+    lua_settop(L, text);
     return 0;
 }
 

@@ -4,15 +4,14 @@
  * comes from a worker is copied to private memory, and a NaN made the usual one.
  */
 #include "lua/job_parts.h"
+#include "lua/reader.h"
 
 #include <math.h>
-#include <string.h>
 
 void tide_column_copy(double *out, const unsigned char *column, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
-        double number;
-        memcpy(&number, column + (size_t)i * sizeof number, sizeof number);
+        double number = tide_load_double(column + (size_t)i * sizeof(double));
         out[i] = isnan(number) ? (double)NAN : number;
     }
 }
