@@ -49,10 +49,14 @@ describe("too much", function()
       check("initargs", tidemill.pool, { initializer = function() end, initargs = { text } })
       text = nil
       collectgarbage()
-      check("result", pool.apply, pool, function(n) return ("y"):rep(n) end, { LARGE })
-      check("results", pool.map, pool, function(n) return ("y"):rep(n) end, { LARGE, LARGE }, 2)
-      check("error", pool.apply, pool, function(n) error(("z"):rep(n), 0) end, { LARGE })
-      check("value raised", pool.apply, pool, function(n) error { ("z"):rep(n) } end, { LARGE })]]
+      local function make(letter, n)
+        collectgarbage() -- of what was refused before
+        return letter:rep(n)
+      end
+      check("result", pool.apply, pool, make, { "y", LARGE })
+      check("results", pool.starmap, pool, make, { { "y", LARGE }, { "y", LARGE } }, 2)
+      check("error", pool.apply, pool, function(n) error(make("z", n), 0) end, { LARGE })
+      check("value raised", pool.apply, pool, function(n) error { make("z", n) } end, { LARGE })]]
     for _, what in ipairs { "item", "chunk", "argument", "stream", "upvalue", "initargs", "result",
       "results", "error", "value raised" } do
       assert.is_table(found[what], what)
