@@ -10,7 +10,9 @@
  * active: see job_feed.h.
  *
  * Lua may raise for lack of memory anywhere in a step. So a step runs protected;
- * what it was doing is then found in `taking` and `feeding`, and that job fails.
+ * what it was doing is then found in `taking` and `feeding`, and that job fails. If
+ * there is no memory for its error either, the step raises, and the next one begins
+ * with that.
  */
 #include "lua/jobs.h"
 
@@ -316,6 +318,11 @@ void tide_jobs_step_with(struct tide_lua_pool *owner, lua_State *L,
     if (owner->dropped)
         end_dropped(owner, L);
     date_ends(owner);
+    if (owner->taking) {
+        lua_pushliteral(L, "not enough memory");
+        recover(owner, L);
+    }
+    owner->feeding = NULL;
     do {
         owner->busy = 1;
         push_step(L, at);
