@@ -390,9 +390,12 @@ function Pool:join(timeout)
   if not waiting.wait_for(self, nil, timeout) then return false end
   core.step(self._core) -- the last result is in: the workers may go
   while true do
-    local outcome = core.join(self._core, deadline and math.max(0, deadline - core.now()))
-    if outcome == "done" then core.release(self._core) end
-    if outcome ~= "interrupted" then return outcome == "done" end
+    local outcome = core.join(self._core, waiting.remaining(deadline))
+    if outcome == "done" then
+      core.release(self._core)
+      return true
+    end
+    if outcome == "timeout" and deadline and core.now() >= deadline then return false end
   end
 end
 

@@ -68,9 +68,18 @@ function waiting.watch(result, watcher)
   return true
 end
 
-local function remaining(deadline)
-  return deadline and math.max(0, deadline - core.now())
+-- Seconds of one sleep. A signal that comes between the last instruction of Lua and the sleep does
+-- not end it: its handler, where it is a hook as in a stock luajit, runs after the round.
+local ROUND = 1
+
+--- How long to sleep at most before the deadline is looked at again.
+---@param deadline? number
+---@return number seconds
+function waiting.remaining(deadline)
+  return deadline and math.max(0, math.min(ROUND, deadline - core.now())) or ROUND
 end
+
+local remaining = waiting.remaining
 
 --- Wait for a job (for all of the pool's, if nil), over interruptions: a signal's Lua handler runs
 --- between two rounds. A stream is waited for until its next result is there, calls until one is.
@@ -84,7 +93,7 @@ function waiting.wait_for(pool, job, timeout, ticker, at)
   local deadline = timeout and core.now() + timeout
   while true do
     local patience = remaining(deadline)
-    if ticker then patience = math.min(patience or math.huge, ticker:tick(job)) end
+    if ticker then patience = math.min(patience, ticker:tick(job)) end
     local outcome = core.wait(pool._core, job, patience, at)
     waiting.tell(pool)
     if outcome == "done" then

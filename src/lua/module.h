@@ -38,7 +38,7 @@ int tide_core_open(lua_State *L);
 
 /**
  * await_start(pool) -> true when all workers are up, or false after a signal, whose
- * Lua handler is to run: call again. Or nil and what a worker raised (a table) or
+ * Lua handler is to run, and after a second: call again. Or nil and what a worker raised (a table) or
  * why they are not (a string); the pool is released then.
  */
 int tide_core_await_start(lua_State *L);

@@ -11,7 +11,10 @@
 #include <lauxlib.h>
 #include <string.h>
 
-enum { POOLS_LEAST = 8 }; /* before dropped ones are looked for */
+enum {
+    POOLS_LEAST = 8, /* before dropped ones are looked for */
+    ROUND_S = 1      /* of one sleep, see waiting.lua */
+};
 
 static void collect_dropped(lua_State *L)
 {
@@ -92,8 +95,8 @@ int tide_core_open(lua_State *L)
 int tide_core_await_start(lua_State *L)
 {
     struct tide_lua_pool *owner = tide_enter_pool(L, 1);
-    int status = tide_pool_await_start(owner->pool, TIDE_FOREVER);
-    if (status == TIDE_OK || status == TIDE_EINTR) {
+    int status = tide_pool_await_start(owner->pool, tide_deadline_ns(ROUND_S));
+    if (status != TIDE_EBROKEN) {
         lua_pushboolean(L, status == TIDE_OK);
         return 1;
     }
