@@ -150,11 +150,12 @@ local function check_host_step(name, act)
   faults.note(name)
 end
 
--- Calls of the host that fail while a pool is opened: each is refused with a reason.
+-- Calls that fail while a pool is opened, and when it is tried once more: it is refused with a
+-- reason.
 local refusals = {
-  { "arena.create", faults.EMFILE, "cannot create a memory object", every = 1 },
-  { "arena.size", faults.EFBIG, "cannot size a memory object", every = 1 },
-  { "arena.map", faults.ENOMEM, "cannot map %d+ bytes", every = 1 },
+  { "arena.create", faults.EMFILE, "cannot create a memory object" },
+  { "arena.size", faults.EFBIG, "cannot size a memory object" },
+  { "arena.map", faults.ENOMEM, "cannot map %d+ bytes" },
   { "event.open", faults.EMFILE, "cannot create an eventfd" },
   { "pool.malloc", faults.ENOMEM, "cannot allocate a pool" },
   { "pool.malloc", faults.ENOMEM, "cannot allocate %d+ slots", at = 2 },
@@ -163,14 +164,14 @@ local refusals = {
   { "region.full", faults.ENOMEM, "no room for %d+ bytes of options" },
   { "channel.send", faults.EPIPE, "the supervisor is gone" },
   { "channel.send", faults.EAGAIN, "does not answer" },
-  { "channel.short", faults.EAGAIN, "supervisor died", renew = true },
+  { "channel.short", faults.EAGAIN, "the supervisor is gone" },
   { "arena.map", faults.ENOMEM, "cannot map %d+ bytes", role = "supervisor" },
   { "crew.malloc", faults.ENOMEM, "cannot allocate %d+ workers", role = "supervisor" },
   { "channel.rights", faults.EMFILE, "no descriptors came along", role = "supervisor" },
-  { "channel.short", faults.EAGAIN, "supervisor died", role = "supervisor", renew = true },
+  { "channel.short", faults.EAGAIN, "the supervisor is gone", role = "supervisor" },
   { "child.fork", faults.EAGAIN, "cannot fork worker 1 of 2", role = "supervisor" },
   { "child.fork", faults.EAGAIN, "cannot fork worker 2 of 2", role = "supervisor", at = 2 },
-  { "worker.born", "die", "before they take an item", role = "worker", every = 1, later = true },
+  { "worker.born", "die", "before they take an item", role = "worker", later = true },
   { "child.fork", faults.EAGAIN, "cannot fork a supervisor", new = true },
   { "office.signalfd", faults.EMFILE, "supervisor", role = "supervisor", new = true },
   { "office.begun", "die", "supervisor", role = "supervisor", new = true },
@@ -181,7 +182,8 @@ local refusals = {
 local function check_refusal(row)
   local name, action, pattern = unpack(row)
   if row.new then end_supervisor() end
-  faults.set(name, action, { at = row.at, every = row.every, role = row.role or "host" })
+  local at = row.at or 1
+  faults.set(name, action, { at = at, every = at, role = row.role or "host" })
   local pool
   local ok, err = pcall(function()
     pool = tidemill.pool(2)
