@@ -1,4 +1,5 @@
-# The tests, by label: unit, embed, spec, chaos, lint, layers; fuzz, see fuzz.cmake.
+# The tests, by label: unit, embed, spec, chaos, lint, layers, model, valgrind; race,
+# where it is built for that; fuzz, see fuzz.cmake.
 
 find_program(TIDEMILL_LUAJIT luajit)
 find_program(TIDEMILL_BUSTED busted)
@@ -6,6 +7,25 @@ find_program(TIDEMILL_BUSTED busted)
 # Tests and pools survive their child processes, so a report of a sanitizer in
 # one of those has to be looked for.
 set(reports "ERROR: AddressSanitizer" "\\.[ch]:[0-9:]+ runtime error")
+
+# ---- race: a host, workers and a supervisor that are threads ----
+
+# The detector sees one process, so only what threads can play: the two lowest rooms.
+if(TIDEMILL_TSAN)
+  set(low_rooms ${TIDEMILL_SOURCES})
+  list(FILTER low_rooms INCLUDE REGEX "^src/(base|shm)/")
+  set(supp ${CMAKE_SOURCE_DIR}/spec/unit/tsan.supp)
+  foreach(name IN ITEMS race_test board_test)
+    add_executable(tsan_${name} spec/unit/${name}.c ${low_rooms})
+    target_link_libraries(tsan_${name} PRIVATE tidemill_flags)
+    add_test(NAME tsan_${name} COMMAND tsan_${name} 1 10)
+    set_tests_properties(tsan_${name} PROPERTIES
+        LABELS race
+        TIMEOUT 300
+        ENVIRONMENT "TSAN_OPTIONS=suppressions=${supp}:halt_on_error=1")
+  endforeach()
+  return()
+endif()
 
 # ---- unit: C tests of the rooms below Lua ----
 
@@ -118,3 +138,28 @@ add_test(NAME layers
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 set_tests_properties(lint PROPERTIES LABELS lint TIMEOUT 300)
 set_tests_properties(layers PROPERTIES LABELS layers)
+
+# ---- model: the protocols as spin sees them, sound and broken ----
+
+find_program(TIDEMILL_SPIN spin)
+if(TIDEMILL_SPIN)
+  add_test(NAME model
+      COMMAND ${CMAKE_SOURCE_DIR}/spec/model/run ${CMAKE_BINARY_DIR}/model)
+  set_tests_properties(model PROPERTIES
+      LABELS model
+      TIMEOUT 900
+      FAIL_REGULAR_EXPRESSION "FAILED")
+endif()
+
+# ---- valgrind: the host's memory ----
+
+find_program(TIDEMILL_VALGRIND valgrind)
+if(TIDEMILL_VALGRIND AND NOT TIDEMILL_SANITIZE AND NOT TIDEMILL_FUZZ)
+  set(memcheck ${TIDEMILL_VALGRIND} --quiet --leak-check=full
+      --errors-for-leak-kinds=definite --error-exitcode=9
+      --child-silent-after-fork=yes)
+  add_test(NAME valgrind_ledger COMMAND ${memcheck} $<TARGET_FILE:ledger_test> 1 20)
+  add_test(NAME valgrind_wait COMMAND ${memcheck} $<TARGET_FILE:wait_test> 1 1)
+  set_tests_properties(valgrind_ledger valgrind_wait PROPERTIES
+      LABELS valgrind TIMEOUT 300)
+endif()
