@@ -96,7 +96,7 @@ describe("a worker", function()
     return tidemill.with(1, function(pool) return pool:apply(f, args) end)
   end
 
-  it("holds standard input, output, error and one descriptor more", function()
+  it("holds standard input, output, error and two descriptors more", function()
     local open = in_worker(function()
       local C = require "ffi"
       pcall(C.cdef, "long readlink(const char *path, char *out, size_t size);")
@@ -107,9 +107,10 @@ describe("a worker", function()
       end
       return found
     end)
-    assert.equal(4, #open, table.concat(open, "\n"))
+    assert.equal(5, #open, table.concat(open, "\n"))
     assert.equal("0 /dev/null", open[1])
     assert.is_truthy(open[4]:find("eventfd", 1, true))
+    assert.is_truthy(open[5]:find("tidemill-commons", 1, true))
   end)
 
   it("ignores Ctrl-C, and no other signal; blocks none", function()

@@ -118,7 +118,7 @@ end
 function processes.holdings(pid)
   pid = pid or processes.self()
   local maps, mapped = read(("/proc/%d/maps"):format(pid)) or "", 0
-  for _ in maps:gmatch "memfd:tidemill" do mapped = mapped + 1 end
+  for _ in maps:gmatch "memfd:tidemill [^\n]*" do mapped = mapped + 1 end -- not the commons
   return mapped, #list(("ls /proc/%d/fd"):format(pid))
 end
 

@@ -216,18 +216,17 @@ static void test_copies(void)
     CHECK(pipe(pipes) == 0);
     tide_handle a = make(100);
     tide_handle b = make(100);
-    uint32_t entry = tide_commons_reserve();
-    CHECK(entry != 0 && tide_object_others(a) == 1);
+    struct tide_who who = tide_commons_reserve();
+    CHECK(who.entry != 0 && tide_object_others(a) == 1);
     pid_t pid = fork();
     if (pid == 0) {
-        tide_commons_become(entry);
-        CHECK(tide_commons.self == entry && tide_object_others(b) == 1);
+        tide_commons_become(who);
+        CHECK(tide_commons.self == who.entry && tide_object_others(b) == 1);
         tide_object_drop(a);
         CHECK(write(pipes[1], "x", 1) == 1);
         pause();
     }
     CHECK(read(pipes[0], &byte, 1) == 1);
-    struct tide_who who = tide_entry_who(entry);
     CHECK(tide_entry_is_alive(who));
     CHECK(tide_object_others(a) == 0 && tide_object_others(b) == 1);
     tide_object_drop(b);
@@ -237,9 +236,9 @@ static void test_copies(void)
     tide_commons_sweep();
     CHECK(count_live() == 1);
     reap(pid);
-    entry = tide_commons_reserve();
+    who = tide_commons_reserve();
     CHECK(tide_object_others(a) == 1);
-    tide_commons_cancel(entry);
+    tide_commons_cancel(who);
     CHECK(tide_object_others(a) == 0);
     tide_object_drop(a);
     CHECK(count_live() == 0);

@@ -288,8 +288,8 @@ static void test_retire(void)
 int main(int argc, char **argv)
 {
     check_start(argc, argv, 24);
+    test_address_space(); /* before there is anything that a fork inherits */
     test_limits();
-    test_address_space();
     test_resize();
     test_shrink_busy();
     test_retire();

@@ -610,8 +610,8 @@ static void test_leaks(void)
         tide_pool_kill(last);
         await_gone(last);
         tide_pool_free(last);
-        /* 0-2, channel, host, children; "." and ".." */
-        CHECK_SOON(supervisor_fd_count(&host.supervisor) == 6 + 2);
+        /* 0-2, channel, commons, host, children; "." and ".." */
+        CHECK_SOON(supervisor_fd_count(&host.supervisor) == 7 + 2);
         tide_host_stop(&host);
         CHECK(!crew_has_children());
     }

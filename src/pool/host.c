@@ -3,6 +3,7 @@
 #include "base/cpu.h"
 #include "pool/pool.h"
 #include "proc/channel.h"
+#include "share/commons.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@ int tide_host_start(struct tide_host *out, const struct tide_worker_ops *ops,
                     const struct tide_command *command, struct tide_error *err)
 {
     *out = (struct tide_host){ 0 };
+    tide_commons_open(NULL); /* before the fork, which passes them on */
     int status = tide_supervisor_start(&out->supervisor, ops, command, err);
     if (status != TIDE_OK)
         return status;

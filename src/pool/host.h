@@ -15,9 +15,8 @@ struct tide_pool;
 
 struct tide_host {
     struct tide_supervisor supervisor;
-    int alive;     /* the supervisor answers */
-    int cpu_count; /* as it was at the start: reading it takes a while */
-    uint32_t last_crew;
+    int alive;        /* the supervisor answers */
+    int cpu_count;    /* as it was at the start: reading it takes a while */
     const char *mark; /* a page that a fork clears; NULL on a kernel without */
     struct tide_pool *pools;
     uint32_t pools_most; /* the rooms above: when to look for dropped ones */

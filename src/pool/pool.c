@@ -22,6 +22,8 @@
 
 enum { START_PATIENCE_S = 30 };
 
+static uint32_t last_crew; /* of this process, whichever host has it */
+
 /* ---- opening ---- */
 
 static int copy_config(struct tide_pool *pool,
@@ -62,6 +64,7 @@ static int start_crew(struct tide_pool *pool,
 {
     struct tide_message order = { .kind = TIDE_MESSAGE_CREATE,
                                   .crew = pool->crew,
+                                  .host = tide_commons_self(),
                                   .arena_bytes = pool->arena.size,
                                   .config = pool->config,
                                   .config_bytes = options->config_bytes };
@@ -100,7 +103,8 @@ int tide_pool_open(struct tide_pool **out, struct tide_host *host,
         return tide_fail(err, TIDE_ENOMEM, "cannot allocate a pool");
     pool->host = host;
     pool->arena.fd = pool->board.event_fd = pool->wait_fd = -1;
-    pool->crew = ++host->last_crew;
+    pool->crew = ++last_crew;
+    tide_crew_opened(pool->crew);
     pool->next = host->pools;
     host->pools = pool;
 
@@ -445,6 +449,7 @@ void tide_pool_free(struct tide_pool *pool)
 {
     tide_pool_kill(pool);
     unlink_pool(pool);
+    tide_crew_closed(pool->crew);
     /* In a forked copy of the host the number may be somebody else's by now. */
     if (tide_host_is_ours(pool->host)) {
         if (pool->board.event_fd >= 0)

@@ -4,6 +4,7 @@
  *
  *   Direction             Message      Meaning
  *   host -> supervisor    CREATE       man a board: arena and eventfd attached
+ *   host -> supervisor    COMMONS      map them; to one that was executed, at first
  *   host -> supervisor    LOOK         a board says something new: see board_watch.c
  *   supervisor -> host    STARTED      every worker of the crew was forked
  *   supervisor -> host    GONE         no worker is left, and why; the last word
@@ -18,6 +19,7 @@
 #define TIDE_PROC_CHANNEL_H
 
 #include "base/status.h"
+#include "share/commons.h"
 
 #include <stdint.h>
 
@@ -25,6 +27,7 @@ enum { TIDE_MESSAGE_FDS = 2, TIDE_REASON_BYTES = 200 };
 
 enum tide_message_kind {
     TIDE_MESSAGE_CREATE,
+    TIDE_MESSAGE_COMMONS,
     TIDE_MESSAGE_LOOK,
     TIDE_MESSAGE_STARTED,
     TIDE_MESSAGE_GONE
@@ -33,7 +36,8 @@ enum tide_message_kind {
 struct tide_message {
     uint32_t kind;                  /* enum tide_message_kind */
     uint32_t crew;                  /* chosen by the host */
-    uint64_t arena_bytes;           /* CREATE */
+    struct tide_who host;           /* CREATE: whom the workers work for */
+    uint64_t arena_bytes;           /* CREATE, COMMONS */
     uint64_t config;                /* CREATE: block for the workers, or 0 */
     uint64_t config_bytes;          /* CREATE */
     uint32_t broken;                /* GONE: ended against the host's will */

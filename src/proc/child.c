@@ -56,17 +56,22 @@ static void set_slice(uint64_t slice_ns)
     syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
-/* Close all above 2 but `keep`, which becomes FIRST_FD. */
-static int close_all_but(int keep)
+/* Close all above 2 but those to keep, which become FIRST_FD and on. */
+static void close_all_but(int keep[TIDE_CHILD_FDS])
 {
-    if (keep != FIRST_FD)
-        dup3(keep, FIRST_FD, O_CLOEXEC);
-    if (syscall(SYS_close_range, FIRST_FD + 1, UINT_MAX, 0) != 0) {
+    int past = FIRST_FD;
+    for (int i = 0; i < TIDE_CHILD_FDS; i++) /* out of each other's way */
+        if (keep[i] >= 0 && keep[i] < FIRST_FD + TIDE_CHILD_FDS)
+            keep[i] =
+                fcntl(keep[i], F_DUPFD_CLOEXEC, FIRST_FD + TIDE_CHILD_FDS);
+    for (int i = 0; i < TIDE_CHILD_FDS; i++)
+        if (keep[i] >= 0)
+            keep[i] = dup3(keep[i], past++, O_CLOEXEC);
+    if (syscall(SYS_close_range, past, UINT_MAX, 0) != 0) {
         long limit = sysconf(_SC_OPEN_MAX); /* a kernel before 5.9 */
-        for (int fd = FIRST_FD + 1; fd < limit; fd++)
+        for (int fd = past; fd < limit; fd++)
             close(fd);
     }
-    return FIRST_FD;
 }
 
 /* What the process opens or receives later must not become its stdout. */
@@ -89,7 +94,7 @@ static void use_null_stdin(void)
     }
 }
 
-int tide_child_become_supervisor(int keep)
+void tide_child_become_supervisor(int keep[TIDE_CHILD_FDS])
 {
     sigset_t blocked;
     for (int signal_number = 1; signal_number < NSIG; signal_number++)
@@ -105,12 +110,12 @@ int tide_child_become_supervisor(int keep)
     prctl(PR_SET_PDEATHSIG, SIGCONT);
     TIDE_FAULT_BECOME(TIDE_FAULT_SUPERVISOR);
     set_slice(SHORT_SLICE_NS); /* it stops those that take all there is */
-    int kept = close_all_but(keep);
+    close_all_but(keep);
     fill_stdio();
-    return kept;
 }
 
-int tide_child_become_worker(pid_t parent, int keep, const char *name)
+void tide_child_become_worker(pid_t parent, int keep[TIDE_CHILD_FDS],
+                              const char *name)
 {
     sigset_t none;
     for (size_t i = 0; i < IGNORED_COUNT; i++)
@@ -122,12 +127,11 @@ int tide_child_become_worker(pid_t parent, int keep, const char *name)
     prctl(PR_SET_NAME, name);
     TIDE_FAULT_BECOME(TIDE_FAULT_WORKER);
     set_slice(0);
-    int kept = close_all_but(keep);
+    close_all_but(keep);
     use_null_stdin();
     setvbuf(stdout, NULL, _IOLBF, 0);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    return kept;
 }
 
 void tide_child_exit(int code)

@@ -73,6 +73,7 @@ struct tide_crew *tide_crew_new(const struct tide_message *order, int arena_fd,
         return NULL;
     }
     crew->id = order->crew;
+    crew->host = order->host;
     crew->place_count = count;
     crew->wanted = crew->manned = tide_board_wanted(&board);
     for (uint32_t i = crew->wanted; i < count; i++)
@@ -126,15 +127,19 @@ void tide_crew_kill(struct tide_crew *crew, uint32_t index)
 
 static _Noreturn void be_worker(struct tide_office *office,
                                 struct tide_crew *crew, uint32_t index,
-                                pid_t supervisor)
+                                pid_t supervisor, struct tide_who who)
 {
     char name[16];
+    int keep[TIDE_CHILD_FDS] = { crew->event_fd, tide_commons_fd() };
     snprintf(name, sizeof name, "tidemill-w%u", index + 1);
     for (struct tide_crew *other = office->crews; other; other = other->next)
         if (other != crew)
             tide_arena_destroy(&other->arena);
-    crew->board.event_fd =
-        tide_child_become_worker(supervisor, crew->event_fd, name);
+    tide_child_become_worker(supervisor, keep, name);
+    crew->board.event_fd = keep[0];
+    tide_commons_move_fd(keep[1]);
+    tide_commons_set_heir(crew->host, crew->id);
+    tide_commons_become(who);
 
     TIDE_STEP(WORKER_BORN);
     struct tide_worker_env env = {
@@ -193,10 +198,13 @@ static void fork_worker(struct tide_office *office, struct tide_crew *crew,
     pid_t supervisor = getpid();
     uint64_t items = atomic_load(&record->items);
     atomic_store(&record->phase, TIDE_WORKER_STARTING);
+    struct tide_who who =
+        tide_commons_reserve(); /* we hold nothing but as a copy */
     pid_t pid = tide_child_fork();
     if (pid == 0)
-        be_worker(office, crew, index, supervisor);
+        be_worker(office, crew, index, supervisor, who);
     if (pid < 0) {
+        tide_commons_cancel(who);
         atomic_store(&record->phase, TIDE_WORKER_VACANT);
         fork_failed(crew, index);
         return;
@@ -206,7 +214,8 @@ static void fork_worker(struct tide_office *office, struct tide_crew *crew,
     *place = (struct tide_place){ .state = TIDE_RUNNING,
                                   .pid = pid,
                                   .since_ns = tide_now_ns(),
-                                  .items = items };
+                                  .items = items,
+                                  .who = who };
 }
 
 void tide_crew_start(struct tide_office *office, struct tide_crew *crew)
@@ -354,6 +363,8 @@ static void bury(struct tide_crew *crew, uint32_t index, int status)
     int useful = was_useful(place, &crew->board.workers[index], status);
     TIDE_STEP(CREW_REAPED);
     tide_board_reclaim(&crew->board, &death);
+    tide_commons_reaped(place->pid);
+    tide_commons_cancel(place->who);
     TIDE_STEP(CREW_RECLAIMED);
     vacate(crew, index, status, useful);
     TIDE_STEP(CREW_VACANT);

@@ -26,12 +26,14 @@ struct tide_place {
     uint64_t due_ns;    /* VACANT: when to fork */
     uint64_t items;     /* its record's total when it was forked */
     uint64_t killed_ns; /* RUNNING: when we sent SIGKILL first; 0: we did not */
+    struct tide_who who; /* reserved for it in the commons */
     struct tide_watch watch;
 };
 
 struct tide_crew {
     struct tide_crew *next;
     uint32_t id;
+    struct tide_who host;
     uint32_t place_count; /* room */
     uint32_t manned;      /* places from here on never had a process */
     uint32_t wanted;      /* places from here on are to be ENDED */

@@ -196,6 +196,14 @@ static void create_crew(struct tide_office *office,
     tide_channel_send(office->channel, &reply, NULL);
 }
 
+/* Where they cannot be mapped workers say so when they would share something. */
+static void map_commons(const struct tide_message *message, int *fds)
+{
+    if (tide_commons_attach(fds[0], message->arena_bytes, NULL) == TIDE_OK)
+        fds[0] = -1;
+    tide_channel_drop(fds);
+}
+
 static void receive_all(struct tide_office *office)
 {
     struct tide_message message;
@@ -209,6 +217,8 @@ static void receive_all(struct tide_office *office)
         TIDE_STEP(OFFICE_OBEYS);
         if (message.kind == TIDE_MESSAGE_CREATE)
             create_crew(office, &message, fds);
+        else if (message.kind == TIDE_MESSAGE_COMMONS)
+            map_commons(&message, fds);
         else
             tide_channel_drop(fds);
     }
@@ -258,7 +268,10 @@ void tide_office_run(const struct tide_worker_ops *ops, int channel, pid_t host)
 {
     sigset_t watched;
     struct tide_office office = { .ops = *ops };
-    office.channel = tide_child_become_supervisor(channel);
+    int keep[TIDE_CHILD_FDS] = { channel, tide_commons_fd() };
+    tide_child_become_supervisor(keep);
+    tide_commons_move_fd(keep[1]);
+    office.channel = keep[0];
     /* End-of-file comes late if somebody holds a copy of the host's end. */
     office.host_fd = (int)syscall(SYS_pidfd_open, host, 0);
     if (getppid() != host)

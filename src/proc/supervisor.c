@@ -94,6 +94,27 @@ void tide_supervisor_serve(const struct tide_worker_ops *ops)
     tide_office_run(ops, CHANNEL_FD, getppid());
 }
 
+/* What is executed gets the commons by their descriptor, before anything else. */
+static void send_commons(int channel)
+{
+    struct tide_message message = { .kind = TIDE_MESSAGE_COMMONS,
+                                    .arena_bytes = tide_commons.arena.size };
+    int fds[TIDE_MESSAGE_FDS] = { tide_commons_fd(), tide_commons_fd() };
+    if (fds[0] >= 0)
+        tide_channel_send(channel, &message, fds);
+}
+
+/* Be the forked process. */
+static _Noreturn void supervise(const struct tide_worker_ops *ops, int channel,
+                                pid_t host, struct tide_who who)
+{
+    if (ops->copies)
+        tide_commons_become(who);
+    else
+        tide_commons_leave_behind();
+    tide_office_run(ops, channel, host);
+}
+
 int tide_supervisor_start(struct tide_supervisor *out,
                           const struct tide_worker_ops *ops,
                           const struct tide_command *command,
@@ -109,24 +130,34 @@ int tide_supervisor_start(struct tide_supervisor *out,
     if (status != TIDE_OK)
         return status;
     pid_t host = getpid();
+    struct tide_who who = { 0, 0 };
+    if (ops->copies && !executes)
+        who = tide_commons_reserve();
     pid_t pid = -1;
     if (!executes)
         pid = tide_child_fork();
     else if ((errno = execute(&pid, command, ends[1])) != 0)
         pid = -1;
     if (pid == 0)
-        tide_office_run(ops, ends[1], host);
+        supervise(ops, ends[1], host, who);
     if (pid < 0) {
         status = executes ? tide_fail_errno(err, "cannot execute '%s'",
                                             command->path)
                           : tide_fail_errno(err, "cannot fork a supervisor");
         close(ends[0]);
         close(ends[1]);
+        tide_commons_cancel(who);
         return status;
     }
     close(ends[1]);
+    if (executes)
+        send_commons(ends[0]);
     *out = (struct tide_supervisor){
-        .pid = pid, .pidfd = open_pidfd(pid), .channel = ends[0], .owner = host
+        .pid = pid,
+        .pidfd = open_pidfd(pid),
+        .channel = ends[0],
+        .owner = host,
+        .who = who,
     };
     return TIDE_OK;
 }
@@ -187,5 +218,6 @@ void tide_supervisor_stop(struct tide_supervisor *supervisor)
     reap(supervisor);
     if (supervisor->pidfd >= 0)
         close(supervisor->pidfd);
+    tide_commons_cancel(supervisor->who);
     close(supervisor->channel);
 }

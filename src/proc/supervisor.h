@@ -11,6 +11,7 @@
 #define TIDE_PROC_SUPERVISOR_H
 
 #include "base/status.h"
+#include "share/commons.h"
 #include "shm/board.h"
 
 #include <stdint.h>
@@ -40,14 +41,16 @@ struct tide_worker_ops {
     /** In the worker, until the board is closed. @return its exit code */
     int (*run)(struct tide_worker_env *env);
     void *argument; /* passed to prepare() */
+    int copies;     /* workers go on with what the caller of start() has */
 };
 
 /** The host's hold on its supervisor. */
 struct tide_supervisor {
     pid_t pid;
     int pidfd; /* -1 on a kernel without, or if others have reaped it already */
-    int channel; /* readable or hung up: receive, see channel.h */
-    pid_t owner; /* the process that started it: no other may use it */
+    int channel;         /* readable or hung up: receive, see channel.h */
+    pid_t owner;         /* the process that started it: no other may use it */
+    struct tide_who who; /* a copy of the caller: reserved in the commons */
 };
 
 /** What to execute as a supervisor. */

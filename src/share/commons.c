@@ -103,7 +103,8 @@ static uint64_t size_to_try(void)
 int tide_commons_create(uint64_t size, struct tide_error *err)
 {
     struct tide_arena *arena = &tide_commons.arena;
-    int status = tide_arena_create(arena, (size_t)size, err);
+    int status =
+        tide_arena_create_named(arena, "tidemill-commons", (size_t)size, err);
     if (status != TIDE_OK) {
         arena->base = NULL;
         return status;
@@ -309,10 +310,11 @@ void tide_entry_ring(uint32_t entry)
 
 /* ---- forks ---- */
 
-uint32_t tide_commons_reserve(void)
+struct tide_who tide_commons_reserve(void)
 {
+    struct tide_who who = { 0, 0 };
     if (tide_commons.self == 0)
-        return 0;
+        return who;
     tide_commons_lock();
     uint32_t index = find_entry();
     if (index != 0) {
@@ -323,36 +325,53 @@ uint32_t tide_commons_reserve(void)
         atomic_store(&entry->reaped, 0);
         atomic_store(&entry->state, TIDE_ENTRY_RESERVED);
         tide_objects_hold_for(index);
-        tide_share.reserved = tide_entry_who(index);
+        who = tide_entry_who(index);
     }
     tide_commons_unlock();
-    return index;
+    return who;
 }
 
-void tide_commons_cancel(uint32_t entry)
+/* Under the lock. */
+static int is_reserved(struct tide_who who)
 {
-    if (entry == 0)
+    const struct tide_entry *entry = &tide_commons.entries[who.entry];
+    return atomic_load(&entry->state) == TIDE_ENTRY_RESERVED &&
+           atomic_load(&entry->incarnation) == who.incarnation;
+}
+
+void tide_commons_cancel(struct tide_who reserved)
+{
+    if (reserved.entry == 0)
         return;
     tide_commons_lock();
-    struct tide_entry *its = &tide_commons.entries[entry];
-    if (atomic_load(&its->state) == TIDE_ENTRY_RESERVED &&
-        its->parent.entry == tide_commons.self)
-        tide_bury(entry);
+    if (is_reserved(reserved))
+        tide_bury(reserved.entry);
     tide_commons_unlock();
 }
 
-void tide_commons_become(uint32_t entry)
+void tide_commons_become(struct tide_who reserved)
 {
-    if (entry == 0)
+    if (reserved.entry == 0)
         return;
     tide_commons_lock();
-    struct tide_entry *its = &tide_commons.entries[entry];
-    if (atomic_load(&its->state) == TIDE_ENTRY_RESERVED &&
-        atomic_load(&its->incarnation) == tide_share.reserved.incarnation) {
-        take_entry(entry);
+    if (is_reserved(reserved)) {
+        take_entry(reserved.entry);
         tide_share.is_copy = 0;
     }
     tide_commons_unlock();
+}
+
+int tide_commons_fd(void)
+{
+    return tide_commons.arena.base != NULL &&
+                   tide_arena_has_fd(&tide_commons.arena)
+               ? tide_commons.arena.fd
+               : -1;
+}
+
+void tide_commons_move_fd(int fd)
+{
+    tide_commons.arena.fd = fd;
 }
 
 void tide_commons_leave_behind(void)

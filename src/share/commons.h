@@ -166,15 +166,21 @@ void tide_entry_ring(uint32_t entry);
  * Have an entry for a copy of this process that is about to be forked: from this
  * moment on it holds whatever this process holds.
  *
- * @return the entry; 0 if there is nothing to hold, or no room
+ * @return entry 0 if there is nothing to hold, or no room
  */
-uint32_t tide_commons_reserve(void);
+struct tide_who tide_commons_reserve(void);
 
-/** The fork failed, or the copy died before it became its entry. 0 is ignored. */
-void tide_commons_cancel(uint32_t entry);
+/** The fork failed, or the copy is dead; if it never became what was reserved. */
+void tide_commons_cancel(struct tide_who reserved);
 
-/** In the copy: go on as `entry`, with what it holds. */
-void tide_commons_become(uint32_t entry);
+/** In the copy: go on as that, with what it holds. Entry 0: as one without. */
+void tide_commons_become(struct tide_who reserved);
+
+/** The descriptor of the commons: -1 for none, or if it was closed. */
+int tide_commons_fd(void);
+
+/** The number of our descriptor has changed, or it was closed: -1. */
+void tide_commons_move_fd(int fd);
 
 /** In a child that is no copy: what its parent holds is the parent's. */
 void tide_commons_leave_behind(void);

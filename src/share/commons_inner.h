@@ -36,7 +36,6 @@ struct tide_share_private {
     uint32_t hold_capacity;
     int is_copy; /* the holds are of the process that we were forked from */
     pid_t maker; /* who made the commons */
-    struct tide_who reserved; /* what tide_commons_reserve() gave last */
     struct tide_who heir;
     uint32_t crew;
     uint32_t *open_crews; /* pools of ours */

@@ -30,7 +30,7 @@ static int is_within_limit(uint64_t end)
 }
 
 /* A script may have closed what is not its own, and the number be another's. */
-static int has_descriptor(const struct tide_arena *arena)
+int tide_arena_has_fd(const struct tide_arena *arena)
 {
     struct stat file;
     return arena->fd >= 0 && fstat(arena->fd, &file) == 0 &&
@@ -39,7 +39,7 @@ static int has_descriptor(const struct tide_arena *arena)
 
 static void close_descriptor(struct tide_arena *arena)
 {
-    if (has_descriptor(arena))
+    if (tide_arena_has_fd(arena))
         close(arena->fd);
     arena->fd = -1;
 }
@@ -56,13 +56,13 @@ static int resize(struct tide_arena *arena, struct tide_error *err)
     return TIDE_OK;
 }
 
-int tide_arena_create(struct tide_arena *arena, size_t size,
-                      struct tide_error *err)
+int tide_arena_create_named(struct tide_arena *arena, const char *name,
+                            size_t size, struct tide_error *err)
 {
     *arena = (struct tide_arena){ .size = size, .fd = -1 };
     int fd = TIDE_FAULT(ARENA_CREATE)
                  ? -1
-                 : memfd_create("tidemill", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+                 : memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return tide_fail_errno(err, "cannot create a memory object");
     struct stat file;
@@ -81,6 +81,12 @@ int tide_arena_create(struct tide_arena *arena, size_t size,
     if (status != TIDE_OK)
         close_descriptor(arena);
     return status;
+}
+
+int tide_arena_create(struct tide_arena *arena, size_t size,
+                      struct tide_error *err)
+{
+    return tide_arena_create_named(arena, "tidemill", size, err);
 }
 
 int tide_arena_attach(struct tide_arena *arena, int fd, size_t size,
@@ -105,7 +111,7 @@ uint64_t tide_arena_resident(const struct tide_arena *arena)
 {
     const uint64_t stat_block_bytes = 512;
     struct stat file;
-    if (!has_descriptor(arena) || fstat(arena->fd, &file) != 0)
+    if (!tide_arena_has_fd(arena) || fstat(arena->fd, &file) != 0)
         return 0;
     return (uint64_t)file.st_blocks * stat_block_bytes;
 }
@@ -123,7 +129,7 @@ size_t tide_arena_write(const struct tide_arena *arena, uint64_t offset,
 {
     const char *from = bytes;
     size_t written = 0;
-    if (!has_descriptor(arena) || !is_within_limit(offset + size))
+    if (!tide_arena_has_fd(arena) || !is_within_limit(offset + size))
         return 0;
     while (written < size) {
         ssize_t count = pwrite(arena->fd, from + written, size - written,

@@ -24,10 +24,15 @@ struct tide_arena {
 /**
  * Create and map an arena.
  *
+ * @param name  shown where the system lists mappings, for people
  * @param size  bytes, a multiple of the page size
  * @return TIDE_OK; TIDE_ESYS where the system refuses the memory object or the
  *         mapping (a caller may try again with less)
  */
+int tide_arena_create_named(struct tide_arena *arena, const char *name,
+                            size_t size, struct tide_error *err);
+
+/** The same, of a pool. */
 int tide_arena_create(struct tide_arena *arena, size_t size,
                       struct tide_error *err);
 
@@ -37,6 +42,9 @@ int tide_arena_attach(struct tide_arena *arena, int fd, size_t size,
 
 /** The descriptor of an attached arena, above 2: from now on it is the arena's. */
 void tide_arena_keep(struct tide_arena *arena, int fd);
+
+/** Is its descriptor open, and still its own? */
+int tide_arena_has_fd(const struct tide_arena *arena);
 
 /** Bytes of memory it takes now; 0 if that cannot be told. */
 uint64_t tide_arena_resident(const struct tide_arena *arena);
