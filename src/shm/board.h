@@ -8,8 +8,8 @@
  *                _kick, _next_done, _release, _wait,  `wake_at`, `closing`,
  *                _submit_to, _resize, _close, _stop  `wanted`, `stopped`,
  *                _cut_off                            `cuts`
- *   worker w     tide_board_claim, _finish, _rest    its CLAIMED slot, its
- *                                                    record, its region
+ *   worker w     tide_board_claim, _finish, _rest,   its CLAIMED slot, its
+ *                _doze, _is_collected                record, its region
  *   supervisor   tide_board_reclaim, _rouse,         slots of reaped workers,
  *                _wake_all, _end_watch and the       orphan ring
  *                looks beside it
@@ -241,6 +241,21 @@ void tide_board_finish(struct tide_board *board, uint32_t slot, uint32_t worker,
  *         for this worker
  */
 int tide_board_rest(struct tide_board *board, uint32_t worker);
+
+/**
+ * The same, until a deadline.
+ *
+ * @return also TIDE_ETIMEOUT: there is nothing to claim
+ */
+int tide_board_doze(struct tide_board *board, uint32_t worker,
+                    uint64_t deadline_ns);
+
+/** The sequence of a slot that the caller has claimed. */
+uint32_t tide_board_sequence(const struct tide_board *board, uint32_t slot);
+
+/** Has the host released a slot that the caller finished with this sequence? */
+int tide_board_is_collected(const struct tide_board *board, uint32_t slot,
+                            uint32_t sequence);
 
 /* ---- all ---- */
 

@@ -251,6 +251,7 @@ void tide_board_release(struct tide_board *board, uint32_t slot)
     atomic_store_explicit(
         &board->slots[slot].word,
         tide_word(TIDE_SLOT_FREE, 0, tide_word_sequence(word)),
-        memory_order_relaxed);
+        /* Who sees that it was collected may take back what the reply named. */
+        memory_order_release);
     board->free_slots[board->free_count++] = slot;
 }

@@ -259,7 +259,8 @@ static int spin_for_work(struct tide_board *board, uint32_t worker)
     return note_spin(board, found);
 }
 
-static void sleep_for_work(struct tide_board *board, uint32_t worker)
+static void sleep_for_work(struct tide_board *board, uint32_t worker,
+                           uint64_t deadline_ns)
 {
     _Atomic uint32_t *wake = &board->workers[worker].wake;
     _Atomic uint64_t *bits = &board->shared->asleep[worker / 64];
@@ -268,14 +269,20 @@ static void sleep_for_work(struct tide_board *board, uint32_t worker)
     atomic_fetch_or(bits, bit);
     TIDE_STEP(REST_ASLEEP);
     if (!has_reason(board, worker))
-        tide_futex_wait(wake, seen);
+        tide_futex_wait_until(wake, seen, deadline_ns);
     atomic_fetch_and(bits, ~bit);
 }
 
 int tide_board_rest(struct tide_board *board, uint32_t worker)
 {
+    return tide_board_doze(board, worker, TIDE_FOREVER);
+}
+
+int tide_board_doze(struct tide_board *board, uint32_t worker,
+                    uint64_t deadline_ns)
+{
     if (!may_spin(board) || !spin_for_work(board, worker))
-        sleep_for_work(board, worker);
+        sleep_for_work(board, worker, deadline_ns);
     /* Work goes before the end. The end is looked at first: had it come between
      * the two looks, so might have work. */
     if (!tide_board_is_wanted(board, worker)) {
@@ -288,5 +295,8 @@ int tide_board_rest(struct tide_board *board, uint32_t worker)
     if (tide_board_is_closed(board) && !tide_board_has_ready(board) &&
         !tide_board_has_mail(board, worker))
         return TIDE_ECLOSED;
+    if (deadline_ns != TIDE_FOREVER && !has_reason(board, worker) &&
+        tide_now_ns() >= deadline_ns)
+        return TIDE_ETIMEOUT;
     return TIDE_OK;
 }

@@ -140,6 +140,21 @@ void tide_board_finish(struct tide_board *board, uint32_t slot, uint32_t worker,
     }
 }
 
+uint32_t tide_board_sequence(const struct tide_board *board, uint32_t slot)
+{
+    return tide_word_sequence(
+        atomic_load_explicit(&board->slots[slot].word, memory_order_relaxed));
+}
+
+int tide_board_is_collected(const struct tide_board *board, uint32_t slot,
+                            uint32_t sequence)
+{
+    uint64_t word =
+        atomic_load_explicit(&board->slots[slot].word, memory_order_acquire);
+    return tide_word_sequence(word) != sequence ||
+           tide_word_state(word) == TIDE_SLOT_FREE;
+}
+
 /* ---- supervisor ---- */
 
 static void report_orphan(struct tide_board *board, uint32_t slot,
