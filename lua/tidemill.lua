@@ -115,6 +115,34 @@ function tidemill.clock()
   return core.now()
 end
 
+--- One number, or struct, that every process sees.
+---@param ctype string|ffi.ctype*  a number type, or a struct that has a name
+---@param init? any  zero when omitted
+---@return tidemill.Value
+function tidemill.value(ctype, init)
+  local value = require "tidemill.shared.value"
+  return (value.new(ctype, init))
+end
+
+--- Many of them: `n` zeros, or the elements of a table.
+---@param ctype string|ffi.ctype*
+---@param n integer|any[]
+---@return tidemill.Array
+function tidemill.array(ctype, n)
+  local array = require "tidemill.shared.array"
+  return (array.new(ctype, n))
+end
+
+--- The same in rows and columns.
+---@param ctype string|ffi.ctype*
+---@param rows integer
+---@param cols integer
+---@return tidemill.Matrix
+function tidemill.matrix(ctype, rows, cols)
+  local array = require "tidemill.shared.array"
+  return (array.matrix(ctype, rows, cols))
+end
+
 --- Is `value` one of Tidemill's error objects?
 ---@param value any
 ---@return boolean

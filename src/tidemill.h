@@ -78,7 +78,8 @@ enum tide_status {
     TIDE_ETERMINATED,
     TIDE_EENCODE, /* a value cannot travel to another process */
     TIDE_EDECODE,
-    TIDE_EINIT /* the hook raised an error in a worker */
+    TIDE_EINIT,     /* the hook raised an error in a worker */
+    TIDE_EABANDONED /* a lock's last holder died (not returned by anything here) */
 };
 
 enum { TIDE_ERROR_TEXT_BYTES = 504 };

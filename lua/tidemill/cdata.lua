@@ -3,6 +3,7 @@
 --- and what its fields point to does not travel: the bytes are copied as they are.
 
 local ffi = require "ffi"
+local shared = require "tidemill.shared"
 
 local cdata = {}
 
@@ -23,10 +24,19 @@ local function can_travel(element)
     or element:match "^union [%a_][%w_]*$" or element:match "^enum [%a_][%w_]*$"
 end
 
+--- May a type, by this name, be that of the elements of an array?
+function cdata.is_element(name)
+  return (scalars[name] or name:match "^struct [%a_][%w_]*$" or name:match "^union [%a_][%w_]*$")
+    ~= nil
+end
+
 --- Take a value apart.
 ---@param value ffi.cdata*
----@return string? type, string bytes_or_what  nil and what it is, if it cannot travel
+---@return string|boolean? type  true for a shared object; nil if it cannot travel,
+---@return string bytes_or_what  and what it is
 function cdata.encode(value)
+  local handle = shared.encode(value)
+  if handle then return true, handle end
   local name = tostring(ffi.typeof(value)):match "^ctype<(.-) ?&?>$"
   local element, dimensions = split(name)
   if not can_travel(element) then

@@ -17,7 +17,8 @@ function crew.hide(names)
   end
 end
 
---- What a worker starts with: see the top of src/lua/worker.c.
+--- What a worker starts with: see the top of src/lua/worker.c; and what keeps the shared objects
+--- in it.
 local function config_of(given)
   local where = {
     path = package.path, cpath = package.cpath, cwd = core.cwd(),
@@ -32,7 +33,8 @@ local function config_of(given)
   local ok, head = pcall(core.message, where)
   core.plain_classes(false)
   if not ok then error(head, 0) end
-  return head .. core.message(given.initializer, unpack(args, 1, args.n or #args))
+  local start, keeper = core.message(given.initializer, unpack(args, 1, args.n or #args))
+  return head .. start, keeper
 end
 
 local function raise_start(failure)
@@ -85,7 +87,8 @@ function crew.start(given, where, level)
     local ok, failure = core.start(way == "spawn" and command.find(where, level + 1) or nil)
     if not ok then raise_start(failure) end
   end
-  local handle, failure = core.open(given.processes, config_of(given), way, given.name)
+  local config, keeper = config_of(given)
+  local handle, failure = core.open(given.processes, config, way, given.name, keeper)
   if not handle then raise_start(failure) end
   local has_to_start = given.initializer ~= nil or given.preload ~= nil or brought ~= nil
   if has_to_start then await_start(handle) end

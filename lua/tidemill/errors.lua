@@ -4,6 +4,7 @@ local errors = {}
 
 ---@alias tidemill.ErrorKind
 ---| "task"|"worker"|"timeout"|"cancelled"|"terminated"|"closed"|"encode"|"decode"|"broken"|"init"
+---| "share"
 
 ---@class tidemill.Error
 ---@field kind tidemill.ErrorKind

@@ -32,7 +32,7 @@ static void sign(struct tide_object *object, void *context)
 static tide_handle make(uint64_t bytes)
 {
     tide_handle handle = 0;
-    if (tide_object_make(&handle, TIDE_KIND_ARRAY, bytes, sign, NULL, &err) !=
+    if (tide_object_make(&handle, TIDE_SHARED_ARRAY, bytes, sign, NULL, &err) !=
         TIDE_OK)
         return 0;
     unsigned char *body = tide_object_body(handle);
@@ -108,16 +108,16 @@ static void test_objects(void)
     CHECK(a != 0 && b != 0 && a != b);
     CHECK(tide_commons.self == TIDE_FIRST_ENTRY);
     CHECK(tide_object_holds(a) == 1 && tide_object_others(a) == 0);
-    CHECK(tide_object_hold(a, TIDE_KIND_ARRAY, &err) == TIDE_OK);
-    CHECK(tide_object_hold(a, TIDE_KIND_NONE, &err) == TIDE_OK);
-    CHECK(tide_object_hold(a, TIDE_KIND_QUEUE, &err) == TIDE_EINVAL);
+    CHECK(tide_object_hold(a, TIDE_SHARED_ARRAY, &err) == TIDE_OK);
+    CHECK(tide_object_hold(a, TIDE_SHARED_NONE, &err) == TIDE_OK);
+    CHECK(tide_object_hold(a, TIDE_SHARED_QUEUE, &err) == TIDE_EINVAL);
     CHECK(tide_object_holds(a) == 3);
     tide_object_drop(a);
     tide_object_drop(a);
     check_signed(a);
     tide_object_drop(a);
     CHECK(count_live() == 1);
-    CHECK(tide_object_hold(a, TIDE_KIND_ARRAY, &err) == TIDE_EINVAL);
+    CHECK(tide_object_hold(a, TIDE_SHARED_ARRAY, &err) == TIDE_EINVAL);
     tide_object_drop(a); /* not ours: nothing happens */
     tide_handle c = make(100);
     CHECK((uint32_t)c == (uint32_t)a && c != a);
@@ -142,12 +142,12 @@ static void test_forged(void)
                                    tide_commons.object_count };
     for (size_t i = 0; i < sizeof forged / sizeof forged[0]; i++)
         if (forged[i] != kept)
-            CHECK(tide_object_hold(forged[i], TIDE_KIND_NONE, &err) ==
+            CHECK(tide_object_hold(forged[i], TIDE_SHARED_NONE, &err) ==
                   TIDE_EINVAL);
     for (unsigned i = 0; i < 100 * 1000; i++) {
         tide_handle handle = check_random64() >> check_random(64);
         if (handle != kept)
-            CHECK(tide_object_hold(handle, TIDE_KIND_NONE, &err) ==
+            CHECK(tide_object_hold(handle, TIDE_SHARED_NONE, &err) ==
                   TIDE_EINVAL);
     }
     tide_object_drop(kept);
@@ -282,7 +282,7 @@ static void test_full(void)
         CHECK(pids[i] >= 0);
         if (pids[i] == 0) {
             char said;
-            int status = tide_object_hold(a, TIDE_KIND_NONE, &err);
+            int status = tide_object_hold(a, TIDE_SHARED_NONE, &err);
             CHECK(status == TIDE_OK ||
                   (status == TIDE_ENOMEM && strstr(err.text, "processes")));
             said = status == TIDE_OK ? 'j' : 'r';
@@ -350,7 +350,8 @@ static _Noreturn void work(uint32_t index, struct tide_who host, uint64_t seed)
     for (;;) {
         tide_handle argument = atomic_load(&desk->argument);
         if (argument != 0 && argument_at == atomic_load(&desk->taken)) {
-            CHECK(tide_object_hold(argument, TIDE_KIND_ARRAY, &err) == TIDE_OK);
+            CHECK(tide_object_hold(argument, TIDE_SHARED_ARRAY, &err) ==
+                  TIDE_OK);
             check_signed(argument);
             atomic_store(&desk->argument, 0);
             argument_at++;
@@ -363,7 +364,7 @@ static _Noreturn void work(uint32_t index, struct tide_who host, uint64_t seed)
         }
         if (sent == 0) { /* something of ours, or somebody's */
             sent = kept[check_random(KEPT)];
-            if (sent == 0 || tide_object_hold(sent, TIDE_KIND_ARRAY, &err))
+            if (sent == 0 || tide_object_hold(sent, TIDE_SHARED_ARRAY, &err))
                 sent = make(random_bytes());
             CHECK(sent != 0);
             sent_at = atomic_load(&desk->received);
@@ -379,7 +380,7 @@ static void take_result(struct desk *desk, tide_handle *kept)
     tide_handle result = atomic_load(&desk->result);
     if (result == 0)
         return;
-    CHECK(tide_object_hold(result, TIDE_KIND_ARRAY, &err) == TIDE_OK);
+    CHECK(tide_object_hold(result, TIDE_SHARED_ARRAY, &err) == TIDE_OK);
     check_signed(result);
     atomic_store(&desk->result, 0);
     atomic_fetch_add(&desk->received, 1);
@@ -397,7 +398,7 @@ static void serve(struct desk *desk, tide_handle *pinned, tide_handle *kept)
     if (*pinned == 0) {
         tide_handle chosen = kept[check_random(KEPT)];
         if (chosen != 0 &&
-            tide_object_hold(chosen, TIDE_KIND_ARRAY, &err) == TIDE_OK)
+            tide_object_hold(chosen, TIDE_SHARED_ARRAY, &err) == TIDE_OK)
             *pinned = chosen;
         else
             *pinned = make(random_bytes());

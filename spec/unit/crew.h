@@ -11,6 +11,7 @@
 
 #include "check.h"
 #include "pool/pool.h"
+#include "shm/board_worker.h"
 #include "shm/wake.h"
 
 #include <signal.h>

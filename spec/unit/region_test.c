@@ -7,6 +7,7 @@
  */
 #include "check.h"
 #include "shm/board.h"
+#include "shm/board_worker.h"
 #include "shm/region.h"
 #include "step.h"
 

@@ -24,6 +24,7 @@ const char *tide_status_text(int status)
         [TIDE_EENCODE] = "a value cannot travel",
         [TIDE_EDECODE] = "a value cannot be received",
         [TIDE_EINIT] = "a worker could not be prepared",
+        [TIDE_EABANDONED] = "its holder died",
     };
     if (status < 0 || (size_t)status >= sizeof texts / sizeof texts[0])
         return "unknown status";

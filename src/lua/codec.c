@@ -17,6 +17,7 @@ static int codec_gc(lua_State *L)
     tide_names_free(&codec->names);
     tide_ptrmap_free(&codec->seen);
     tide_tableset_free(&codec->met);
+    tide_handles_free(&codec->sent);
     free(codec->cells);
     free(codec->models);
     return 0;
@@ -31,6 +32,9 @@ static int load_cdata_helpers(lua_State *L)
     codec->cdata_encode = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_getfield(L, -1, "decode");
     codec->cdata_decode = luaL_ref(L, LUA_REGISTRYINDEX);
+    tide_state_require(L, "tidemill.shared");
+    lua_getfield(L, -1, "open");
+    codec->shared_open = luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;
 }
 

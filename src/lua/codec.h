@@ -44,6 +44,8 @@
  *                      environment upvalues
  *             CDATA type bytes
  *             HOOKED metatable value           what its encode hook made of it
+ *             SHARED varint bytes              a shared object: handle, u32 kind,
+ *                                              what the Lua half adds to it
  *
  *   environment   GLOBALS varint (name value)... NIL
  *                                              which one, and what was captured
@@ -60,6 +62,7 @@
 #include "base/status.h"
 #include "lua/buffer.h"
 #include "lua/bytecode.h"
+#include "lua/handles.h"
 #include "lua/names.h"
 #include "lua/ptrmap.h"
 #include "lua/shapes.h"
@@ -76,7 +79,9 @@ enum tide_head {
     TIDE_HEAD_MULTI = 0x04,  /* a count and as many values */
     TIDE_HEAD_ERROR = 0x08,  /* what a job raised, see errors.h */
     TIDE_HEAD_SHAPES = 0x10, /* shapes are defined */
-    TIDE_HEAD_ALL = 0x1f
+    TIDE_HEAD_ALL = 0x1f,
+    TIDE_HEAD_FOREIGN =
+        0x100 /* for tide_encode(): not for a process of the tree */
 };
 
 enum tide_tag {
@@ -100,6 +105,7 @@ enum tide_tag {
     TIDE_TAG_NUMBERS,
     TIDE_TAG_SHAPE,
     TIDE_TAG_SHAPED,
+    TIDE_TAG_SHARED,
     TIDE_TAG_SHORT_STRING = 0x80,
     TIDE_TAG_SMALL_INT = 0xc0
 };
@@ -137,8 +143,12 @@ struct tide_codec {
     size_t model_capacity;
     int cdata_encode; /* registry references of the helpers in Lua, or 0 */
     int cdata_decode;
-    int makes_factories; /* see factory.h */
-    int factories;       /* registry reference: bytecode -> number -> factory */
+    int shared_open;          /* the same for shared objects */
+    struct tide_handles sent; /* by messages, and not yet taken from here */
+    uint64_t opened; /* values of shared objects, made or received so far */
+    uint64_t light_bytes; /* see tide_handles_weigh() */
+    int makes_factories;  /* see factory.h */
+    int factories; /* registry reference: bytecode -> number -> factory */
     uint32_t factory_count;
     uint32_t last_prototype;
     uint32_t
@@ -168,8 +178,11 @@ struct tide_codec *tide_codec_of(lua_State *L);
 /**
  * Append one message with the `count` values from stack index `first` on.
  *
- * @param head  TIDE_HEAD_MULTI and TIDE_HEAD_ERROR as wanted; without MULTI
- *              `count` is 1
+ * Of shared objects in it the codec's list `sent` has holds afterwards, for the caller
+ * to take; unless with FOREIGN, when they cannot travel.
+ *
+ * @param head  TIDE_HEAD_MULTI, TIDE_HEAD_ERROR and TIDE_HEAD_FOREIGN as wanted;
+ *              without MULTI `count` is 1
  * @param err   what cannot travel, by its path, without a subject: e.g.
  *              "field a.b: a coroutine"
  * @return TIDE_OK; TIDE_EINVAL if a value cannot travel, or a hook has changed

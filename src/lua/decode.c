@@ -350,6 +350,8 @@ static int decode_tagged(struct tide_decoder *d, unsigned tag)
         return tide_decode_shape(d);
     case TIDE_TAG_SHAPED:
         return tide_decode_shaped(d);
+    case TIDE_TAG_SHARED:
+        return tide_decode_shared(d);
     case TIDE_TAG_HOOKED:
         return tide_decode_hooked(d);
     default:

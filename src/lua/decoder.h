@@ -58,6 +58,7 @@ int tide_decode_numbers(struct tide_decoder *d);
 int tide_decode_shape(struct tide_decoder *d);
 int tide_decode_shaped(struct tide_decoder *d);
 int tide_decode_hooked(struct tide_decoder *d);
+int tide_decode_shared(struct tide_decoder *d);
 int tide_decode_function(struct tide_decoder *d);
 
 #endif

@@ -181,6 +181,8 @@ static int encode_cdata(struct tide_encoder *e, int index)
         snprintf(e->reason_text, sizeof e->reason_text, "%s",
                  lua_tostring(L, -1));
         failed = tide_encoder_fail(e, e->reason_text);
+    } else if (lua_isboolean(L, -2)) { /* a shared object */
+        failed = tide_encode_shared(e, lua_gettop(L));
     } else {
         size_t length;
         const char *bytes = lua_tolstring(L, -1, &length);
@@ -409,11 +411,15 @@ int tide_encode(struct tide_codec *codec, lua_State *L,
                               .L = L,
                               .out = buffer,
                               .err = err,
-                              .asked = head,
-                              .head = head };
+                              .asked = head & TIDE_HEAD_ALL,
+                              .head = head & TIDE_HEAD_ALL,
+                              .foreign = (head & TIDE_HEAD_FOREIGN) != 0 };
+    size_t sent = codec->sent.count;
     int begins_plain = codec->reads_layout && is_plain(lua_type(L, first));
     int failed = begins_plain ? tide_encode_message(&e, first, count) : 0;
     if (!begins_plain || e.wants_numbers)
         failed = tide_encode_protected(&e, first, count);
+    if (failed)
+        tide_handles_drop(&codec->sent, sent);
     return failed ? report(&e) : TIDE_OK;
 }

@@ -77,6 +77,7 @@ static void restart(struct tide_encoder *e)
         .out = e->out,
         .err = e->err,
         .asked = e->asked,
+        .foreign = e->foreign,
         .head = e->asked,
         .numbers = 1,
         .results = e->results,

@@ -32,6 +32,7 @@ struct tide_encoder {
     unsigned asked;             /* the head that the caller wants, */
     unsigned head;              /* and what was found to be needed */
     int read_cdata;
+    int foreign;       /* shared objects cannot go there */
     int numbers;       /* objects are numbered; else tables are only noted */
     int wants_numbers; /* they are needed: start again, with them */
     struct tide_frame *frame; /* innermost, see encode_direct.c */
@@ -106,6 +107,8 @@ int tide_encode_body(struct tide_encoder *e, int index);
 int tide_encode_body_direct(struct tide_encoder *e, int index);
 int tide_encode_table_direct(struct tide_encoder *e, int index);
 int tide_encode_function(struct tide_encoder *e, int index);
+/** Write a shared object of the bytes at `index`, and hold it. */
+int tide_encode_shared(struct tide_encoder *e, int index);
 int tide_encode_value(struct tide_encoder *e, int index);
 /** A pass: one message with the `count` values from `first` on. */
 int tide_encode_message(struct tide_encoder *e, int first, int count);

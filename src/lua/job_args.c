@@ -71,6 +71,7 @@ void tide_segment_free(struct tide_segment *segment, void *owner)
     struct tide_lua_segment *mine = (void *)segment;
     struct tide_lua_pool *pool = owner;
     tide_pool_free_block(pool->pool, mine->block);
+    tide_handles_free(&mine->handles);
     free(mine);
 }
 
@@ -283,7 +284,9 @@ static int encode_messages(struct tide_lua_job *job, lua_State *L,
     struct message_run run = { .planned = count };
     tide_block_buffer_init(&run.out, job->owner->pool,
                            segment->request.args.bytes);
+    size_t mark = job->owner->codec->sent.count;
     run_messages(job, L, &run);
+    tide_handles_take(job->owner->codec, mark, &segment->handles);
     segment->block = run.out.block;
     segment->request.length = (uint32_t)run.out.buffer.used;
     if (segment->block != 0) {

@@ -143,7 +143,9 @@ static int encode_args(struct tide_lua_pool *owner, lua_State *L,
     if (count < 0)
         return tide_fail(err, TIDE_EINVAL, "a table of too many arguments");
     tide_block_buffer_init(&out, owner->pool, call->args.bytes);
+    size_t mark = owner->codec->sent.count;
     int status = encode(owner, L, &out.buffer, first, count, err);
+    tide_handles_take(owner->codec, mark, &call->handles);
     call->length = (uint32_t)out.buffer.used;
     if (status != TIDE_OK) {
         tide_pool_free_block(owner->pool, out.block);
@@ -395,6 +397,7 @@ void tide_calls_settle(struct tide_lua_job *job, uint32_t item)
     if (call->where == TIDE_CALLS_BLOCK)
         tide_pool_free_block(job->owner->pool, call->args.block);
     call->where = TIDE_CALLS_INSIDE;
+    tide_handles_free(&call->handles);
     if (call->function != NULL)
         tide_function_drop(job->owner, call->function);
     call->function = NULL;

@@ -34,8 +34,9 @@ struct tide_calls_item {
     uint32_t length; /* of the arguments */
     uint32_t flight; /* its number among the pool's, from 1; 0: none */
     struct tide_terms terms;
-    uint8_t where; /* enum tide_calls_args */
-    uint8_t over;  /* its promise is kept: what still comes is nobody's */
+    struct tide_handles handles; /* of what the arguments name */
+    uint8_t where;               /* enum tide_calls_args */
+    uint8_t over; /* its promise is kept: what still comes is nobody's */
 };
 
 /** The one segment of a job of calls. */

@@ -4,6 +4,7 @@
  *
  * They are in a hash table by digest. Those that no job uses are also in a list, in
  * the order in which they were let go, and the first of it goes when there are many.
+ * Those that name shared objects go with their last job: they would keep them.
  */
 #include "base/fault.h"
 #include "lua/form.h"
@@ -97,13 +98,11 @@ static void end_idle(struct tide_functions *functions,
     functions->idle_count--;
 }
 
-/* Drop the function unused for longest, if there are many. */
-static void evict_function(struct tide_lua_pool *owner)
+/* Drop a function without a job. */
+static void remove_function(struct tide_lua_pool *owner,
+                            struct tide_function *function)
 {
     struct tide_functions *functions = &owner->functions;
-    if (functions->idle_count <= IDLE_MAX)
-        return;
-    struct tide_function *function = functions->idle_first;
     struct tide_function **at = bucket_of(functions, function->digest);
     while (*at != function)
         at = &(*at)->next;
@@ -112,6 +111,7 @@ static void evict_function(struct tide_lua_pool *owner)
     functions->count--;
     tide_recent_forget(owner, function);
     tide_pool_free_block(owner->pool, function->block);
+    tide_handles_free(&function->handles);
     free(function);
 }
 
@@ -170,6 +170,7 @@ static struct tide_function *encode_function(struct tide_lua_pool *owner,
 {
     struct tide_buffer text;
     struct tide_function *function = NULL;
+    size_t mark = owner->codec->sent.count;
     tide_buffer_init(&text);
     if (encode_busy(owner, L, &text, index, count, err) == TIDE_OK) {
         uint64_t digest = tide_digest(text.data, text.used);
@@ -181,7 +182,10 @@ static struct tide_function *encode_function(struct tide_lua_pool *owner,
                       "function: no room for %zu bytes in %d MB of shared "
                       "memory",
                       text.used, tide_pool_megabytes(owner->pool));
+        else if (function->handles.count == 0)
+            tide_handles_take(owner->codec, mark, &function->handles);
     }
+    tide_handles_drop(&owner->codec->sent, mark);
     tide_buffer_free(&text);
     return function;
 }
@@ -215,7 +219,11 @@ void tide_function_drop(struct tide_lua_pool *owner,
     if (--function->users > 0)
         return;
     make_idle(&owner->functions, function);
-    evict_function(owner);
+    /* One that names shared objects would keep them. */
+    if (function->handles.count > 0)
+        remove_function(owner, function);
+    else if (owner->functions.idle_count > IDLE_MAX)
+        remove_function(owner, owner->functions.idle_first);
 }
 
 void tide_functions_free(struct tide_lua_pool *owner)
@@ -225,6 +233,7 @@ void tide_functions_free(struct tide_lua_pool *owner)
         while (functions->buckets[i] != NULL) {
             struct tide_function *function = functions->buckets[i];
             functions->buckets[i] = function->next;
+            tide_handles_free(&function->handles);
             free(function);
         }
     }

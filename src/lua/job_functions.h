@@ -5,6 +5,8 @@
 #ifndef TIDE_LUA_JOB_FUNCTIONS_H
 #define TIDE_LUA_JOB_FUNCTIONS_H
 
+#include "lua/handles.h"
+
 #include <lua.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,9 +19,10 @@ struct tide_function {
     struct tide_function *idle_next;
     struct tide_function *idle_previous;
     uint64_t digest;
-    uint64_t block; /* a struct tide_function_head and a message */
-    size_t size;    /* of the message */
-    uint32_t users; /* active jobs and calls */
+    uint64_t block;              /* a struct tide_function_head and a message */
+    size_t size;                 /* of the message */
+    struct tide_handles handles; /* of what it names */
+    uint32_t users;              /* active jobs and calls */
     double call_ns; /* what a call has taken lately; 0 if unknown */
     char label[64]; /* for a trace */
 };

@@ -34,7 +34,8 @@ struct tide_flight {
 struct tide_lua_segment {
     struct tide_segment part; /* first: the ledger's */
     struct tide_request request;
-    uint64_t block;  /* of the arguments, 0 if they are in the request */
+    uint64_t block; /* of the arguments, 0 if they are in the request */
+    struct tide_handles handles; /* of what the arguments name */
     uint64_t origin; /* 0-based index in the job of its first item */
 };
 

@@ -367,6 +367,7 @@ static void release_outcome(struct tide_lua_pool *owner, lua_State *L)
 
 void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L)
 {
+    struct tide_deaths deaths = tide_deaths_now();
     uint64_t start_ns = tide_trace_start(owner), count = 0;
     while (tide_pool_receive(owner->pool, &owner->outcome) == TIDE_OK) {
         owner->taking = 1;
@@ -376,6 +377,9 @@ void tide_jobs_take_in(struct tide_lua_pool *owner, lua_State *L)
         release_outcome(owner, L);
         count++;
     }
+    if (deaths.told != owner->deaths.told)
+        tide_crew_settled(owner->pool->crew, deaths);
+    owner->deaths = deaths;
     tide_trace_work(owner, "take in", start_ns, "chunks", count);
 }
 

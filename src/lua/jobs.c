@@ -334,6 +334,9 @@ void tide_jobs_step_with(struct tide_lua_pool *owner, lua_State *L,
         owner->at = at;
         if (failed)
             recover(owner, L);
+        if (owner->opened != owner->codec->opened)
+            tide_handles_weigh(owner->codec, L);
+        owner->opened = owner->codec->opened;
         eager = NULL;
     } while (failed);
     if (owner->closed && owner->jobs == NULL)

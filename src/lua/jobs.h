@@ -64,15 +64,17 @@ struct tide_lua_pool {
     int at;    /* stack index of the table of active jobs, in this C function */
     int busy;  /* inside a step: a hook must not come back in */
     int ended; /* every job was failed: what still arrives is nobody's */
-    int closed;         /* takes no new job */
-    int terminated;     /* by the script */
-    int owns_host;      /* its supervisor is there for it alone */
-    int dropped;        /* streams were, see tide_jobs_drop() */
-    uint32_t finished;  /* promises on the list of those to be told of */
-    uint64_t last_end;  /* of a promise: ends are in order */
-    int has_seed;       /* random streams per item */
-    uint64_t seed;      /* of the pool */
-    uint64_t job_count; /* started so far */
+    int closed;                /* takes no new job */
+    int terminated;            /* by the script */
+    struct tide_deaths deaths; /* of workers, that were seen to */
+    uint64_t opened;           /* shared objects received, that were weighed */
+    int owns_host;             /* its supervisor is there for it alone */
+    int dropped;               /* streams were, see tide_jobs_drop() */
+    uint32_t finished;         /* promises on the list of those to be told of */
+    uint64_t last_end;         /* of a promise: ends are in order */
+    int has_seed;              /* random streams per item */
+    uint64_t seed;             /* of the pool */
+    uint64_t job_count;        /* started so far */
 
     struct tide_trace *trace; /* NULL: nobody wants to know */
     uint32_t trace_group;
@@ -134,7 +136,11 @@ struct tide_lua_job {
 };
 
 /** Places in the environment table of a pool's userdata. */
-enum tide_pool_value { TIDE_POOL_HOST = 1, TIDE_POOL_JOBS };
+enum tide_pool_value {
+    TIDE_POOL_HOST = 1,
+    TIDE_POOL_JOBS,
+    TIDE_POOL_KEEPER /* of shared objects that workers start with */
+};
 
 /** Places in the table of active jobs, besides theirs. */
 enum tide_active_value {

@@ -30,16 +30,30 @@ extern const luaL_Reg tide_core_fault[];
  */
 int tide_core_start(lua_State *L);
 
+/** Its functions on shared objects. */
+extern const luaL_Reg tide_core_share[];
+
+/** The handle at `index` and the index after it: place and generation. */
+tide_handle tide_check_handle(lua_State *L, int index);
+
+/** Push it as these two. */
+void tide_push_handle(lua_State *L, tide_handle handle);
+
+/** Raise an error object of kind "share". */
+int tide_raise_shared(lua_State *L, const char *what,
+                      const struct tide_error *err);
+
 /**
- * open(workers, config, way, name) -> pool, or nil and why it could not be opened.
- * The way is "fork", "spawn" or "inherit".
+ * open(workers, config, way, name, keeper) -> pool, or nil and why it could not be
+ * opened. The way is "fork", "spawn" or "inherit". The keeper is kept as long as the
+ * pool.
  */
 int tide_core_open(lua_State *L);
 
 /**
  * await_start(pool) -> true when all workers are up, or false after a signal, whose
- * Lua handler is to run, and after a second: call again. Or nil and what a worker raised (a table) or
- * why they are not (a string); the pool is released then.
+ * Lua handler is to run, and after a second: call again. Or nil and what a worker
+ * raised (a table) or why they are not (a string); the pool is released then.
  */
 int tide_core_await_start(lua_State *L);
 

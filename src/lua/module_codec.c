@@ -17,7 +17,8 @@ static int raise_encode(lua_State *L, const struct tide_error *err)
 }
 
 /* Push one message with all values of the stack, behind `prefix`. */
-static int push_message(lua_State *L, const char *prefix, size_t size)
+static int push_message(lua_State *L, const char *prefix, size_t size,
+                        unsigned head)
 {
     struct tide_codec *codec = tide_codec_of(L);
     struct tide_error err;
@@ -28,8 +29,8 @@ static int push_message(lua_State *L, const char *prefix, size_t size)
         return luaL_error(L, "not enough memory");
     memcpy(start, prefix, size);
     text.used = size;
-    int status =
-        tide_encode(codec, L, &text, 1, lua_gettop(L), TIDE_HEAD_MULTI, &err);
+    int status = tide_encode(codec, L, &text, 1, lua_gettop(L),
+                             TIDE_HEAD_MULTI | head, &err);
     if (status == TIDE_OK)
         lua_pushlstring(L, (const char *)text.data, text.used);
     tide_buffer_free(&text);
@@ -40,13 +41,34 @@ static int push_message(lua_State *L, const char *prefix, size_t size)
 static int core_encode(lua_State *L)
 {
     const char version = TIDE_FORMAT_VERSION;
-    return push_message(L, &version, 1);
+    return push_message(L, &version, 1, TIDE_HEAD_FOREIGN);
 }
 
-/* message(...) -> the same without a version, for this pool's processes */
+static int keeper_gc(lua_State *L)
+{
+    tide_handles_free(lua_touserdata(L, 1));
+    return 0;
+}
+
+/*
+ * message(...) -> the same without a version, for this pool's processes; and what
+ * keeps the shared objects in it, or nil
+ */
 static int core_message(lua_State *L)
 {
-    return push_message(L, "", 0);
+    struct tide_codec *codec = tide_codec_of(L);
+    size_t mark = codec->sent.count;
+    push_message(L, "", 0, 0);
+    if (codec->sent.count == mark)
+        return 1;
+    struct tide_handles *keeper = lua_newuserdata(L, sizeof *keeper);
+    *keeper = (struct tide_handles){ 0 };
+    lua_newtable(L);
+    lua_pushcfunction(L, keeper_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    tide_handles_take(codec, mark, keeper);
+    return 2;
 }
 
 /* decode(string) -> the values */

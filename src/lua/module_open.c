@@ -63,6 +63,7 @@ int tide_core_open(lua_State *L)
     };
     struct tide_error err;
     struct tide_pool *pool;
+    lua_settop(L, 5);
     struct tide_host *host = tide_push_host(L, luaL_checkstring(L, 3), &err);
     int host_index = lua_gettop(L);
     if (host == NULL)
@@ -78,6 +79,8 @@ int tide_core_open(lua_State *L)
     lua_newtable(L);
     lua_rawseti(L, -2, TIDE_ACTIVE_FINISHED);
     lua_rawseti(L, -2, TIDE_POOL_JOBS);
+    lua_pushvalue(L, 5);
+    lua_rawseti(L, -2, TIDE_POOL_KEEPER);
     lua_setfenv(L, -2);
     if (open_pool(&pool, L, host, &options, &err) != TIDE_OK)
         return refuse(L, err.text);

@@ -16,6 +16,7 @@
 
 #include "lua/errors.h"
 #include "lua/runner_parts.h"
+#include "shm/board_worker.h"
 
 #include <lauxlib.h>
 #include <string.h>
@@ -128,6 +129,40 @@ void tide_runner_count_entry(lua_State *L, int index, int limit)
     lua_rawseti(L, index, 0);
 }
 
+/* What a function names is kept as long as it is in the cache. */
+static void forget_keepers(struct tide_runner *runner)
+{
+    lua_State *L = runner->L;
+    for (uint32_t i = 0; i < runner->keeper_count; i++) {
+        const double id = (double)runner->keepers[i];
+        const double keys[] = { id, -id, id + COMBINE_KEY };
+        for (size_t j = 0; j < sizeof keys / sizeof keys[0]; j++) {
+            lua_pushnumber(L, keys[j]);
+            lua_pushnil(L);
+            lua_rawset(L, TIDE_AT_FUNCTIONS);
+        }
+    }
+    runner->keeper_count = 0;
+}
+
+static void note_keeper(struct tide_runner *runner, uint64_t id)
+{
+    if (runner->keeper_count == TIDE_KEEPERS_MAX)
+        forget_keepers(runner);
+    runner->keepers[runner->keeper_count++] = id;
+}
+
+void tide_runner_forget(struct tide_runner *runner, int functions)
+{
+    lua_State *L = runner->L;
+    if (functions && runner->keeper_count > 0) {
+        forget_keepers(runner);
+        forget(L, TIDE_AT_LOOPS);
+    }
+    lua_settop(L, TIDE_AT_LOOPS);
+    lua_settop(L, TIDE_AT_FUNCTION);
+}
+
 /* Decode the function block into TIDE_AT_FUNCTION; what fails is left on top. */
 static int decode_function(struct tide_runner *runner,
                            const struct tide_function_head *head)
@@ -136,6 +171,7 @@ static int decode_function(struct tide_runner *runner,
     const unsigned char *at = (const unsigned char *)(head + 1);
     struct tide_error err;
     int count;
+    uint64_t opened = runner->codec->opened;
     runner->codec->root_prototype = 0;
     if (tide_decode(runner->codec, L, &at, at + head->length, &count, NULL,
                     &err) != TIDE_OK) {
@@ -143,6 +179,8 @@ static int decode_function(struct tide_runner *runner,
         tide_error_push(L, "decode", lua_tostring(L, -1));
         return -1;
     }
+    if (runner->codec->opened != opened)
+        note_keeper(runner, head->id);
     tide_runner_count_entry(L, TIDE_AT_FUNCTIONS, FUNCTIONS_MAX);
     if (count > 1) { /* how to combine follows what to run */
         lua_settop(L, TIDE_AT_FUNCTION + 2);
@@ -231,4 +269,5 @@ void tide_runner_enter(struct tide_runner *runner)
     lua_settop(L, TIDE_AT_FUNCTION);
     forget(L, TIDE_AT_FUNCTIONS);
     forget(L, TIDE_AT_LOOPS);
+    runner->keeper_count = 0;
 }

@@ -11,6 +11,8 @@
 
 #include <lua.h>
 
+enum { TIDE_KEEPERS_MAX = 16 };
+
 /** When a worker is to make room for a fresh one; 0: never. */
 struct tide_worker_limits {
     uint64_t tasks;      /* items it may run */
@@ -26,8 +28,10 @@ struct tide_runner {
     struct tide_heap heap; /* of the worker's region */
     struct tide_worker_limits limits;
     uint64_t tasks_run;
-    uint64_t looked_ns; /* when memory was looked at last */
-    int retires;        /* a limit was reached: no further span */
+    uint64_t looked_ns;    /* when memory was looked at last */
+    uint32_t keeper_count; /* functions in the cache that name shared objects */
+    uint64_t keepers[TIDE_KEEPERS_MAX];
+    int retires; /* a limit was reached: no further span */
 
     /* Of the span being run. */
     struct tide_buffer
@@ -57,6 +61,12 @@ void tide_runner_enter(struct tide_runner *runner);
  * @return 1 if an item failed and stopped the span: the host wants to know now
  */
 int tide_runner_run(struct tide_runner *runner, struct tide_slot *slot);
+
+/**
+ * Forget the last span, which may keep shared objects from being collected; and
+ * with `functions` every function that names some. Between two spans.
+ */
+void tide_runner_forget(struct tide_runner *runner, int functions);
 
 /** Make `message` the error of the item in hand, which an error has left. */
 void tide_runner_fail(struct tide_runner *runner, const char *message);

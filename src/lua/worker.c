@@ -18,12 +18,15 @@
 #include "base/fault.h"
 #include "base/memory.h"
 #include "lua/errors.h"
+#include "lua/escrow.h"
 #include "lua/limit.h"
 #include "lua/runner.h"
 #include "lua/state.h"
+#include "shm/board_worker.h"
 #include "shm/wake.h"
 
 #include <lauxlib.h>
+#include <luajit.h>
 #include <stdio.h>
 #include <stdio_ext.h>
 #include <stdlib.h>
@@ -226,15 +229,69 @@ static int start_state(struct tide_worker_env *env, lua_State *L,
     return -1;
 }
 
-/* ---- the loop ---- */
-
 struct loop {
     struct tide_worker_env *env;
     struct tide_runner runner;
     uint64_t now_ns;
     uint32_t slot;  /* being run; UINT32_MAX for none */
     uint32_t stuck; /* rounds that ended without finishing it */
+    struct tide_escrow escrow;
+    uint64_t opened; /* shared objects received when they were collected last */
+    uint64_t doze_ns; /* see rest() */
 };
+
+/* ---- shared objects ---- */
+
+/*
+ * What the jobs have left of shared objects is garbage, but garbage keeps them, and
+ * an idle worker makes no more of it that would bring the collector round. So a
+ * worker that has been idle for a moment runs it. If it is idle for longer it also
+ * forgets functions that name objects, with the machine code that names those, and
+ * which it would have to make anew. And it looks now and then whether the host has
+ * collected what it sent.
+ */
+enum {
+    FIRST_DOZE_NS = 10 * 1000 * 1000,
+    FORGET_NS = 80 * 1000 * 1000,
+    LAST_DOZE_NS = 500 * 1000 * 1000
+};
+
+static void collect(struct loop *loop, int forget)
+{
+    lua_State *L = loop->runner.L;
+    if (forget && loop->runner.keeper_count > 0)
+        luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_FLUSH);
+    tide_runner_forget(&loop->runner, forget);
+    tide_handles_collect(loop->runner.codec, L);
+    loop->opened = loop->runner.codec->opened;
+}
+
+static int has_garbage(const struct loop *loop)
+{
+    return loop->opened != loop->runner.codec->opened ||
+           loop->runner.keeper_count > 0;
+}
+
+/* As tide_board_rest(). */
+static int rest(struct loop *loop)
+{
+    struct tide_worker_env *env = loop->env;
+    if (loop->escrow.first == NULL && !has_garbage(loop))
+        return tide_board_rest(env->board, env->index);
+    int status =
+        tide_board_doze(env->board, env->index, tide_now_ns() + loop->doze_ns);
+    tide_escrow_look(&loop->escrow, env->board);
+    if (status != TIDE_ETIMEOUT)
+        return status;
+    int forget = loop->doze_ns >= FORGET_NS && loop->runner.keeper_count > 0;
+    if (forget || loop->opened != loop->runner.codec->opened)
+        collect(loop, forget);
+    if (loop->doze_ns < LAST_DOZE_NS)
+        loop->doze_ns *= 2;
+    return TIDE_OK;
+}
+
+/* ---- the loop ---- */
 
 static void count_work(struct tide_worker_record *record,
                        const struct tide_slot *slot)
@@ -285,9 +342,16 @@ static void finish_slot(struct loop *loop, int urgent)
     count_work(&env->board->workers[env->index], slot);
     count_heap(&env->board->workers[env->index], loop->runner.L);
     uint32_t done = loop->slot;
+    tide_escrow_keep(&loop->escrow, loop->runner.codec, env->board, done);
     loop->slot = UINT32_MAX;
     loop->stuck = 0;
+    loop->doze_ns = FIRST_DOZE_NS;
     tide_board_finish(env->board, done, env->index, urgent);
+    if (loop->escrow.first != NULL)
+        tide_escrow_look(&loop->escrow, env->board);
+    if (loop->opened != loop->runner.codec->opened &&
+        tide_handles_are_heavy(loop->runner.codec))
+        collect(loop, 1);
 }
 
 /* Claim and run until the board is closed, or the worker has done its part. */
@@ -297,7 +361,7 @@ static void serve(struct loop *loop)
     while (!loop->runner.retires) {
         uint32_t index;
         if (tide_board_claim(&index, env->board, env->index) != TIDE_OK) {
-            if (tide_board_rest(env->board, env->index) != TIDE_OK)
+            if (rest(loop) != TIDE_OK)
                 return;
             loop->now_ns = tide_now_ns();
             continue;
@@ -330,7 +394,8 @@ static int serve_all(struct tide_worker_env *env, lua_State *L,
 {
     struct loop loop = { .env = env,
                          .now_ns = tide_now_ns(),
-                         .slot = UINT32_MAX };
+                         .slot = UINT32_MAX,
+                         .doze_ns = FIRST_DOZE_NS };
     tide_runner_init(&loop.runner, L, env->board, *heap, &limits);
     lua_settop(L, 0);
     lua_pushnil(L);

@@ -378,6 +378,7 @@ void tide_commons_leave_behind(void)
 {
     for (uint32_t i = 0; i < tide_share.hold_capacity; i++)
         tide_share.holds[i].count = 0;
+    tide_share.held_bytes = 0;
     tide_share.is_copy = 0;
 }
 

@@ -34,6 +34,7 @@ struct tide_share_private {
     struct tide_heap heap;   /* of our region, once we have an entry */
     struct tide_hold *holds; /* by place */
     uint32_t hold_capacity;
+    uint64_t held_bytes;
     int is_copy; /* the holds are of the process that we were forked from */
     pid_t maker; /* who made the commons */
     struct tide_who heir;

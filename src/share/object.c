@@ -31,9 +31,10 @@ enum { TURN_SHIFT = 40, GENERATION_SHIFT = 8, STATE_MASK = 0xff, NEAR = 64 };
 
 #define TURN (UINT64_C(1) << TURN_SHIFT)
 
-static struct tide_kind_ops kinds[TIDE_KIND_COUNT];
+static struct tide_kind_ops kinds[TIDE_SHARED_COUNT];
 
-void tide_kind_define(enum tide_kind kind, const struct tide_kind_ops *ops)
+void tide_kind_define(enum tide_object_kind kind,
+                      const struct tide_kind_ops *ops)
 {
     kinds[kind] = *ops;
 }
@@ -147,7 +148,7 @@ static void free_if_last(struct tide_object *object)
             make_word(TIDE_OBJECT_FREEING, generation, tide_commons.self)))
         return;
     uint32_t kind = atomic_load(&object->kind);
-    if (kind < TIDE_KIND_COUNT && kinds[kind].destroy != NULL)
+    if (kind < TIDE_SHARED_COUNT && kinds[kind].destroy != NULL)
         kinds[kind].destroy(object);
     tide_share_free_clean(object->body);
     finish(object, generation);
@@ -185,6 +186,7 @@ static struct tide_hold *hold_of(tide_handle handle)
 
 static void begin_hold(tide_handle handle)
 {
+    tide_share.held_bytes += tide_object_at(handle)->body_bytes;
     tide_share.holds[(uint32_t)handle] =
         (struct tide_hold){ .count = 1, .generation = generation_in(handle) };
 }
@@ -200,14 +202,15 @@ static int refuse(struct tide_error *err)
     return tide_fail(err, TIDE_EINVAL, "the shared object is no more");
 }
 
-static int is_of_kind(const struct tide_object *object, enum tide_kind kind)
+static int is_of_kind(const struct tide_object *object,
+                      enum tide_object_kind kind)
 {
-    return kind == TIDE_KIND_NONE || atomic_load(&object->kind) == kind;
+    return kind == TIDE_SHARED_NONE || atomic_load(&object->kind) == kind;
 }
 
 /* Set our bit, if the object is, and remains, what the handle says. */
 static int set_bit(struct tide_object *object, tide_handle handle,
-                   enum tide_kind kind)
+                   enum tide_object_kind kind)
 {
     uint32_t self = tide_commons.self;
     atomic_fetch_or(bits_of(object, self), bit_of(self));
@@ -220,7 +223,7 @@ static int set_bit(struct tide_object *object, tide_handle handle,
     return -1;
 }
 
-int tide_object_hold(tide_handle handle, enum tide_kind kind,
+int tide_object_hold(tide_handle handle, enum tide_object_kind kind,
                      struct tide_error *err)
 {
     int status = tide_commons_enter(err);
@@ -250,9 +253,15 @@ void tide_object_drop(tide_handle handle)
         return;
     uint32_t self = tide_commons.self;
     struct tide_object *object = tide_object_at(handle);
+    tide_share.held_bytes -= object->body_bytes;
     atomic_fetch_and(bits_of(object, self), ~bit_of(self));
     free_if_last(object);
     tide_commons_sweep();
+}
+
+uint64_t tide_objects_held_bytes(void)
+{
+    return tide_share.held_bytes;
 }
 
 uint32_t tide_object_others(tide_handle handle)
@@ -267,6 +276,18 @@ uint32_t tide_object_others(tide_handle handle)
         }
     }
     return count;
+}
+
+void tide_commons_count(struct tide_commons_count *out)
+{
+    const struct tide_commons_shared *shared = tide_shared();
+    *out = (struct tide_commons_count){ 0, 0 };
+    for (uint32_t i = 1; i < atomic_load(&shared->object_top); i++)
+        out->objects += state_of(atomic_load(&tide_commons.objects[i].word)) ==
+                        TIDE_OBJECT_LIVE;
+    for (uint32_t i = TIDE_FIRST_ENTRY; i < atomic_load(&shared->entry_top);
+         i++)
+        out->processes += (uint32_t)tide_entry_is_manned(i);
 }
 
 /* ---- making ---- */
@@ -340,7 +361,8 @@ static int allocate_body(struct tide_object *object, tide_handle handle,
     return object->body != 0 ? 0 : -1;
 }
 
-int tide_object_make(tide_handle *out, enum tide_kind kind, uint64_t body_bytes,
+int tide_object_make(tide_handle *out, enum tide_object_kind kind,
+                     uint64_t body_bytes,
                      void (*prepare)(struct tide_object *, void *context),
                      void *context, struct tide_error *err)
 {
@@ -410,7 +432,7 @@ void tide_objects_adopt(void)
         struct tide_hold *hold = &tide_share.holds[i];
         if (hold->count > 0 &&
             set_bit(&tide_commons.objects[i], make_handle(i, hold->generation),
-                    TIDE_KIND_NONE) != 0)
+                    TIDE_SHARED_NONE) != 0)
             hold->count = 0;
     }
 }
@@ -437,7 +459,7 @@ static void bury_at(struct tide_object *object, uint32_t entry)
         break;
     case TIDE_OBJECT_LIVE:
         if ((atomic_load(bits_of(object, entry)) & bit_of(entry)) != 0) {
-            if (kind < TIDE_KIND_COUNT && kinds[kind].bury != NULL)
+            if (kind < TIDE_SHARED_COUNT && kinds[kind].bury != NULL)
                 kinds[kind].bury(object, entry);
             atomic_fetch_and(bits_of(object, entry), ~bit_of(entry));
         }

@@ -30,19 +30,19 @@
 
 #include "share/commons.h"
 
-enum tide_kind {
-    TIDE_KIND_NONE,
-    TIDE_KIND_VALUE,
-    TIDE_KIND_ARRAY, /* and matrix */
-    TIDE_KIND_LOCK,  /* and rlock */
-    TIDE_KIND_SEMAPHORE,
-    TIDE_KIND_EVENT,
-    TIDE_KIND_CONDITION,
-    TIDE_KIND_BARRIER,
-    TIDE_KIND_QUEUE,
-    TIDE_KIND_DICT,
-    TIDE_KIND_PROCESS,
-    TIDE_KIND_COUNT
+enum tide_object_kind {
+    TIDE_SHARED_NONE,
+    TIDE_SHARED_VALUE,
+    TIDE_SHARED_ARRAY, /* and matrix */
+    TIDE_SHARED_LOCK,  /* and rlock */
+    TIDE_SHARED_SEMAPHORE,
+    TIDE_SHARED_EVENT,
+    TIDE_SHARED_CONDITION,
+    TIDE_SHARED_BARRIER,
+    TIDE_SHARED_QUEUE,
+    TIDE_SHARED_DICT,
+    TIDE_SHARED_PROCESS,
+    TIDE_SHARED_COUNT
 };
 
 enum tide_object_state {
@@ -58,7 +58,7 @@ typedef uint64_t tide_handle;
 struct tide_object {
     alignas(64) _Atomic uint64_t word; /* turn, generation, state: object.c */
     _Atomic uint64_t references;       /* by containers: tide_object_refer() */
-    _Atomic uint32_t kind;             /* enum tide_kind */
+    _Atomic uint32_t kind;             /* enum tide_object_kind */
     uint32_t maker;                    /* entry */
     uint64_t body;                     /* offset, 64-aligned; 0 for none */
     uint64_t body_bytes;               /* as asked for */
@@ -82,7 +82,8 @@ struct tide_kind_ops {
 };
 
 /** Set the operations of a kind; in every process of the tree, before it enters. */
-void tide_kind_define(enum tide_kind kind, const struct tide_kind_ops *ops);
+void tide_kind_define(enum tide_object_kind kind,
+                      const struct tide_kind_ops *ops);
 
 /**
  * Make an object, LIVE and held once by the caller. `prepare` (may be NULL) sees it
@@ -91,7 +92,8 @@ void tide_kind_define(enum tide_kind kind, const struct tide_kind_ops *ops);
  * @return TIDE_OK; TIDE_ENOMEM if the region or the table is full; as
  *         tide_commons_enter()
  */
-int tide_object_make(tide_handle *out, enum tide_kind kind, uint64_t body_bytes,
+int tide_object_make(tide_handle *out, enum tide_object_kind kind,
+                     uint64_t body_bytes,
                      void (*prepare)(struct tide_object *, void *context),
                      void *context, struct tide_error *err);
 
@@ -100,9 +102,9 @@ int tide_object_make(tide_handle *out, enum tide_kind kind, uint64_t body_bytes,
  * returns (see above).
  *
  * @return TIDE_OK; TIDE_EINVAL if the number is no handle of a LIVE object of this
- *         kind (TIDE_KIND_NONE: of any); as tide_commons_enter()
+ *         kind (TIDE_SHARED_NONE: of any); as tide_commons_enter()
  */
-int tide_object_hold(tide_handle handle, enum tide_kind kind,
+int tide_object_hold(tide_handle handle, enum tide_object_kind kind,
                      struct tide_error *err);
 
 /** Give one hold back; with the last one anywhere the object is freed. */
@@ -128,6 +130,16 @@ static inline void *tide_object_body(tide_handle handle)
  * not counted, buried or not.
  */
 uint32_t tide_object_others(tide_handle handle);
+
+/** Bytes of the bodies of all that this process holds. */
+uint64_t tide_objects_held_bytes(void);
+
+/** What there is in the commons, by a walk. */
+struct tide_commons_count {
+    uint32_t objects;
+    uint32_t processes;
+};
+void tide_commons_count(struct tide_commons_count *out);
 
 /* ---- what objects hold ---- */
 

@@ -9,6 +9,7 @@
 #include "shm/board.h"
 #include "shm/board_sleep.h"
 #include "shm/board_super.h"
+#include "shm/board_worker.h"
 
 /** `wake_at` while the host is awake. */
 #define TIDE_NOBODY UINT32_MAX

@@ -1,0 +1,78 @@
+--- One number, or struct, that every process sees: `tidemill.value "int64_t"`.
+
+local core = require "tidemill.core"
+local data = require "tidemill.shared.data"
+local ffi = require "ffi"
+local shared = require "tidemill.shared"
+
+local value = {}
+
+---@class tidemill.Value
+---@field get fun(self): any                 what it is now; of a struct a copy
+---@field set fun(self, new: any)
+---@field add fun(self, n: number): number   atomically; returns the new value. Numbers only
+---@field cas fun(self, old: number, new: number): boolean  set to `new` if it is `old`, atomically
+---@field lock fun(self, timeout?: number): boolean, string?
+---@field unlock fun(self)
+---@field with fun(self, fn: function): any ...
+
+-- Numbers are read and written at once; a struct is not, so read and write it within `with`.
+local function methods_of(name, element)
+  local methods = { lock = data.lock, unlock = data.unlock, with = data.with }
+  if data.is_struct(name) then
+    function methods:get() return element(self.at[0]) end
+  else
+    function methods:get() return self.at[0] end
+  end
+  function methods:set(new) self.at[0] = new end
+
+  local add, cas = core.data_function("add", name), core.data_function("cas", name)
+  if add then -- a call through a pointer that does not change is compiled as a direct one
+    add = ffi.cast(ffi.typeof("$ (*)($ *, $)", element, element, element), add)
+    cas = ffi.cast(ffi.typeof("bool (*)($ *, $, $)", element, element, element), cas)
+    function methods:add(n) return add(self.at, n) end
+    function methods:cas(old, new) return cas(self.at, old, new) end
+  end
+  return methods
+end
+
+local function describe() return shared.kinds.value end
+
+local types = setmetatable({}, { __index = function(types, name)
+  local element = ffi.typeof(name)
+  local pointer = ffi.typeof("$ *", element)
+  local made = ffi.typeof("struct { $ at; uint32_t place, generation; }", pointer)
+  shared.register(made, describe)
+  types[name] = {
+    pointer = pointer,
+    new = ffi.metatype(made, {
+      __index = methods_of(name, element),
+      __gc = function(self) shared.drop(self.place, self.generation) end,
+      __tostring = function(self)
+        return ("tidemill.value: %s %s"):format(name, tostring(self.at[0]))
+      end,
+    }),
+  }
+  return types[name]
+end })
+
+--- A value for an object that is held once for it.
+function value.open(place, generation)
+  local address, name, bytes = core.open_data(place, generation)
+  data.received(name, bytes)
+  local made = types[name]
+  return shared.remember(made.new(ffi.cast(made.pointer, address), place, generation))
+end
+
+--- A shared value of a C type, zero or `init`.
+---@param ctype string|ffi.ctype*  a number type, or a struct that has a name
+---@param init? any
+---@return tidemill.Value
+function value.new(ctype, init)
+  local name, bytes = data.type("tidemill.value", ctype, 3)
+  local made = value.open(core.make_data("cannot make a value", name, bytes, nil, 1))
+  if init ~= nil then made.at[0] = init end
+  return made
+end
+
+return value
