@@ -235,6 +235,7 @@ struct loop {
     uint64_t now_ns;
     uint32_t slot;  /* being run; UINT32_MAX for none */
     uint32_t stuck; /* rounds that ended without finishing it */
+    int failed;     /* the last slot did */
     struct tide_escrow escrow;
     uint64_t opened; /* shared objects received when they were collected last */
     uint64_t doze_ns; /* see rest() */
@@ -345,6 +346,7 @@ static void finish_slot(struct loop *loop, int urgent)
     tide_escrow_keep(&loop->escrow, loop->runner.codec, env->board, done);
     loop->slot = UINT32_MAX;
     loop->stuck = 0;
+    loop->failed = urgent;
     loop->doze_ns = FIRST_DOZE_NS;
     tide_board_finish(env->board, done, env->index, urgent);
     if (loop->escrow.first != NULL)
@@ -388,6 +390,14 @@ static int serve_protected(lua_State *L)
     return 0;
 }
 
+/* Of a worker that has done its part. */
+static int exit_code(const struct loop *loop)
+{
+    if (tide_board_is_single(loop->env->board))
+        return loop->failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return loop->runner.retires ? TIDE_EXIT_RETIRED : EXIT_SUCCESS;
+}
+
 /* Returns the worker's exit code. */
 static int serve_all(struct tide_worker_env *env, lua_State *L,
                      const struct tide_heap *heap)
@@ -396,6 +406,8 @@ static int serve_all(struct tide_worker_env *env, lua_State *L,
                          .now_ns = tide_now_ns(),
                          .slot = UINT32_MAX,
                          .doze_ns = FIRST_DOZE_NS };
+    if (tide_board_is_single(env->board))
+        limits.tasks = 1;
     tide_runner_init(&loop.runner, L, env->board, *heap, &limits);
     lua_settop(L, 0);
     lua_pushnil(L);
@@ -404,7 +416,7 @@ static int serve_all(struct tide_worker_env *env, lua_State *L,
         lua_pushlightuserdata(L, &loop);
         lua_pushvalue(L, -3); /* the error that ended the last round */
         if (lua_pcall(L, 2, 1, 0) == 0)
-            return loop.runner.retires ? TIDE_EXIT_RETIRED : EXIT_SUCCESS;
+            return exit_code(&loop);
         lua_replace(L, 1);
         lua_settop(L, 1);
         lua_gc(L, LUA_GCCOLLECT, 0); /* most likely there was no memory */

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -411,6 +412,27 @@ void tide_pool_kill(struct tide_pool *pool)
         return;
     tide_board_stop(&pool->board);
     ring(pool);
+}
+
+void tide_pool_signal(struct tide_pool *pool, int signal_number)
+{
+    if (!has_supervisor(pool))
+        return;
+    tide_board_signal(&pool->board, signal_number);
+    ring(pool);
+}
+
+int tide_pool_process(const struct tide_pool *pool, uint32_t worker, pid_t *pid,
+                      int *wait_status)
+{
+    struct tide_worker_record *record = &pool->board.workers[worker];
+    *pid = atomic_load(&record->pid);
+    pid_t last = atomic_load(&record->last_pid);
+    if (last != 0)
+        *pid = last;
+    /* With the supervisor its workers are killed, and nobody can say so. */
+    *wait_status = last != 0 ? atomic_load(&record->last_status) : SIGKILL;
+    return pool->gone;
 }
 
 int tide_pool_join(struct tide_pool *pool, uint64_t deadline_ns)

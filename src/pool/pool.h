@@ -23,6 +23,7 @@ struct tide_pool_options {
     const void *config;    /* copied; every worker gets it when it starts */
     size_t config_bytes;
     uint64_t start_deadline_ns; /* when to give up the opening; 0: in 30 s */
+    int single; /* one process a place, for one request each: no other follows */
 };
 
 struct tide_pool {
@@ -229,6 +230,16 @@ void tide_pool_close(struct tide_pool *pool);
 
 /** Kill the workers. Outcomes that have arrived can still be received. */
 void tide_pool_kill(struct tide_pool *pool);
+
+/** Send a signal to the workers. */
+void tide_pool_signal(struct tide_pool *pool, int signal_number);
+
+/**
+ * The one process of a worker of a pool that is single. @return whether it has ended,
+ * and the pool is gone; then `wait_status` says how, as waitpid(2) does
+ */
+int tide_pool_process(const struct tide_pool *pool, uint32_t worker, pid_t *pid,
+                      int *wait_status);
 
 /** Wait until no worker is left. @return TIDE_OK; TIDE_ETIMEOUT; TIDE_EINTR */
 int tide_pool_join(struct tide_pool *pool, uint64_t deadline_ns);

@@ -161,6 +161,8 @@ int tide_pool_lay_out(struct tide_pool *pool,
     if (status != TIDE_OK)
         return status;
     tide_board_resize(&pool->board, plan.worker_count);
+    if (options->single)
+        tide_board_make_single(&pool->board);
     open_regions(pool, &plan);
     pool->tags = TIDE_FAULT(POOL_MALLOC)
                      ? NULL

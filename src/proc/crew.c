@@ -24,9 +24,10 @@
  * keep dying before they take any item: then later each time, and after LIMIT in a
  * row the crew is stopped as broken, for the reason of the last death. A worker that
  * took an item, that an outsider killed while it was idle, that retired or left once
- * it was up, or that lived a second starts the count anew. When every place is ENDED
- * the host is told GONE and the crew freed: one place is always wanted, so this
- * comes only when it is stopping or closed.
+ * it was up, or that lived a second starts the count anew. On a board that is single
+ * it is ENDED in any case. When every place is ENDED the host is told GONE and the
+ * crew freed: one place is always wanted, so this comes only when it is stopping,
+ * closed or single.
  */
 #include "proc/crew.h"
 
@@ -121,6 +122,13 @@ void tide_crew_kill(struct tide_crew *crew, uint32_t index)
     if (place->killed_ns == 0)
         place->killed_ns = tide_now_ns();
     crew->is_killing = 1;
+}
+
+void tide_crew_signal(struct tide_crew *crew, int signal_number)
+{
+    for (uint32_t i = 0; i < crew->manned; i++)
+        if (crew->places[i].state == TIDE_RUNNING)
+            kill(crew->places[i].pid, signal_number);
 }
 
 /* ---- workers ---- */
@@ -304,7 +312,7 @@ static int was_useful(const struct tide_place *place,
  */
 static int is_over(const struct tide_crew *crew, uint32_t index, int status)
 {
-    if (crew->stopping)
+    if (crew->stopping || tide_board_is_single(&crew->board))
         return 1;
     if (tide_board_has_mail(&crew->board, index))
         return 0;
@@ -332,6 +340,8 @@ static void vacate(struct tide_crew *crew, uint32_t index, int status,
 
     int over = is_over(crew, index, status);
     atomic_store(&record->phase, TIDE_WORKER_VACANT);
+    atomic_store(&record->last_status, status);
+    atomic_store(&record->last_pid, place->pid);
     atomic_store(&record->pid, 0);
     /* Its pid may be another's now: never signal it. */
     place->state = TIDE_VACANT;

@@ -86,6 +86,9 @@ void tide_crew_resize(struct tide_crew *crew, uint32_t count);
 /** Kill every worker; a vacancy is ENDED. */
 void tide_crew_stop(struct tide_crew *crew);
 
+/** Send a signal to every worker. */
+void tide_crew_signal(struct tide_crew *crew, int signal_number);
+
 /** Kill the process in a RUNNING place. */
 void tide_crew_kill(struct tide_crew *crew, uint32_t index);
 

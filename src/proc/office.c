@@ -144,6 +144,9 @@ static void heed(struct tide_office *office, struct tide_crew *crew)
         tide_crew_stop(crew);
         return;
     }
+    for (uint64_t signals = tide_board_take_signals(&crew->board); signals != 0;
+         signals &= signals - 1)
+        tide_crew_signal(crew, __builtin_ctzll(signals));
     tide_crew_resize(crew, tide_board_wanted(&crew->board));
     if (tide_board_watching(&crew->board) != 0)
         tide_watch_begin(crew, office->seen_ns);

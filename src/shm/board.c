@@ -208,6 +208,16 @@ uint32_t tide_board_wanted(const struct tide_board *board)
     return bounded(board, &board->shared->wanted);
 }
 
+void tide_board_make_single(struct tide_board *board)
+{
+    board->shared->single = 1;
+}
+
+int tide_board_is_single(const struct tide_board *board)
+{
+    return board->shared->single != 0;
+}
+
 void tide_board_destroy(struct tide_board *board)
 {
     free(board->in_flight);

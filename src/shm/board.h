@@ -7,7 +7,7 @@
  *   host         tide_board_take, _submit, _revoke,  a FREE slot, ready ring,
  *                _kick, _next_done, _release, _wait,  `wake_at`, `closing`,
  *                _submit_to, _resize, _close, _stop  `wanted`, `stopped`,
- *                _cut_off                            `cuts`
+ *                _cut_off, _signal                   `cuts`, `signals`
  *   worker w     board_worker.h                      its CLAIMED slot, its
  *                                                    record, its region
  *   supervisor   tide_board_reclaim, _rouse,         slots of reaped workers,
@@ -124,6 +124,14 @@ static inline uint32_t tide_board_slot_count(const struct tide_board *board)
     return board->slot_count;
 }
 
+/**
+ * Each place is to have one process only, which runs one slot and then ends: with
+ * code 0, or 1 if that failed. The host, before there is a crew.
+ */
+void tide_board_make_single(struct tide_board *board);
+
+int tide_board_is_single(const struct tide_board *board);
+
 /* ---- host ---- */
 
 /** A FREE slot to fill in; TIDE_EAGAIN when all are in use. */
@@ -203,6 +211,9 @@ int tide_board_demand_watch(struct tide_board *board, uint32_t timeout_ms);
 
 /** The supervisor is to kill all workers when it looks. */
 void tide_board_stop(struct tide_board *board);
+
+/** It is to send all workers a signal, 1 .. 63. */
+void tide_board_signal(struct tide_board *board, int signal_number);
 
 /** It is to kill who runs this flight of a slot, if somebody still does then. */
 void tide_board_cut_off(struct tide_board *board, uint32_t slot,

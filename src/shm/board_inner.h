@@ -18,6 +18,7 @@ struct tide_board_shared {
     uint32_t slot_count; /* for tide_board_attach() only */
     uint32_t place_count;
     uint32_t cpu_count;
+    uint32_t single; /* see tide_board_make_single() */
 
     alignas(TIDE_LINE) _Atomic uint64_t ready_tail; /* host */
     _Atomic uint32_t closing;
@@ -27,6 +28,7 @@ struct tide_board_shared {
     _Atomic uint32_t watching;   /* ms, see board_watch.c */
     _Atomic uint32_t stopped;    /* its workers are to be killed */
     _Atomic uint32_t cut_count;  /* how often `cuts` was written */
+    _Atomic uint64_t signals; /* that its workers are to be sent: a bit each */
 
     alignas(TIDE_LINE) _Atomic uint64_t ready_head; /* anybody helps */
 

@@ -51,6 +51,9 @@ int tide_board_owner_of(uint32_t *out, const struct tide_board *board,
 /** Did the host say tide_board_stop()? */
 int tide_board_is_stopped(const struct tide_board *board);
 
+/** Signals that it wants sent since the last call: bit n for n. */
+uint64_t tide_board_take_signals(struct tide_board *board);
+
 /** How often the host has said tide_board_cut_off(). */
 uint32_t tide_board_cut_count(const struct tide_board *board);
 

@@ -1,12 +1,12 @@
 /*
  * What the host wants of the supervisor, what that sees of the work that runs, and
- * when it has to look. Whatever
- * it reads was written by workers: numbers are checked, and taken as hints until
- * the worker stands still.
+ * when it has to look. Whatever it reads was written by workers: numbers are
+ * checked, and taken as hints until the worker stands still.
  *
  * ORDERS  `stopped`, `wanted`, `watching` and `cuts` say what is wanted now, not what
- * has happened: the supervisor may look at any time, and as often as it likes. The
- * host writes first and rings then, see channel.h.
+ * has happened: the supervisor may look at any time, and as often as it likes. Only
+ * `signals` it takes, to send each once. The host writes first and rings then, see
+ * channel.h.
  *
  * WATCHING  The word `watching` is 0, or the shortest time limit in milliseconds
  * that was asked for since it was 0. The host sets it after a submit with a limit,
@@ -39,6 +39,11 @@ void tide_board_stop(struct tide_board *board)
     atomic_store(&board->shared->stopped, 1);
 }
 
+void tide_board_signal(struct tide_board *board, int signal_number)
+{
+    atomic_fetch_or(&board->shared->signals, UINT64_C(1) << signal_number);
+}
+
 void tide_board_cut_off(struct tide_board *board, uint32_t slot,
                         uint32_t sequence)
 {
@@ -52,6 +57,11 @@ void tide_board_cut_off(struct tide_board *board, uint32_t slot,
 int tide_board_is_stopped(const struct tide_board *board)
 {
     return atomic_load(&board->shared->stopped) != 0;
+}
+
+uint64_t tide_board_take_signals(struct tide_board *board)
+{
+    return atomic_exchange(&board->shared->signals, 0);
 }
 
 uint32_t tide_board_cut_count(const struct tide_board *board)

@@ -2,8 +2,9 @@
  * @file record.h
  * @brief What a board holds of each of its workers.
  *
- * The worker writes its record, but for `phase`, `pid` and `restarts`, which the
- * supervisor writes while there is no process, and `mail`, see board.c.
+ * The worker writes its record, but for `phase`, `pid`, `last_pid`, `last_status`
+ * and `restarts`, which the supervisor writes while there is no process, and
+ * `mail`, see board.c.
  */
 #ifndef TIDE_SHM_RECORD_H
 #define TIDE_SHM_RECORD_H
@@ -27,6 +28,8 @@ struct tide_worker_record {
     _Atomic uint32_t hand;  /* slot + 1 that it claimed last; 0 for none */
     _Atomic uint32_t phase; /* enum tide_worker_phase */
     _Atomic int32_t pid;
+    _Atomic int32_t last_pid;       /* of the process that ended here last, */
+    _Atomic int32_t last_status;    /* and how: as waitpid(2) gives it */
     _Atomic uint32_t restarts;      /* replacements of this worker so far */
     _Atomic uint32_t failure_bytes; /* why it could not start, in a block */
     _Atomic uint64_t failure;
