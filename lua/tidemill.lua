@@ -6,6 +6,7 @@ local core = require "tidemill.core"
 local crew = require "tidemill.crew"
 local errors = require "tidemill.errors"
 local pool = require "tidemill.pool"
+local process = require "tidemill.process"
 local range = require "tidemill.range"
 local waiting = require "tidemill.waiting"
 
@@ -62,8 +63,19 @@ function tidemill.with(options, fn)
   return close(xpcall(fn, keep_trace, made))
 end
 
---- Wait for results, of one pool or of several.
----@param results tidemill.Result[]
+--- A process for one call of a function, beside the script. It is to be started, and ends with the
+--- script at the latest: `join` what is to come to its own end. Its standard input is empty.
+---@param f string|function
+---@param args? any[]  `n`, if set, says how many
+---@param options? tidemill.ProcessOptions
+---@return tidemill.Process
+function tidemill.process(f, args, options)
+  check_called_with_dot("tidemill.process", f)
+  return (process.new(f, args, options, "tidemill.process"))
+end
+
+--- Wait for results, of one pool or of several, and for processes that were started.
+---@param results (tidemill.Result|tidemill.Process)[]
 ---@param options? { timeout?: number, return_when?: "all"|"first"|"error" }
 ---@return tidemill.Result[] done     in order of completion
 ---@return tidemill.Result[] pending  in the order given

@@ -37,20 +37,21 @@ local function config_of(given)
   return head .. start, keeper
 end
 
-local function raise_start(failure)
+local function raise_start(failure, what)
   if type(failure) == "table" then
     failure.kind = "init"
     error(errors.new(failure), 0)
   end
-  error(errors.new { kind = "broken", message = "cannot start the pool: " .. failure }, 0)
+  local message = ("cannot start the %s: %s"):format(what, failure)
+  error(errors.new { kind = "broken", message = message }, 0)
 end
 
 --- Wait until every worker has done what it starts with. A signal's Lua handler runs between two
 --- rounds, so that also an initializer that never ends can be interrupted.
-local function await_start(handle)
+local function await_start(handle, what)
   local is_up, failure
   repeat is_up, failure = core.await_start(handle) until is_up ~= false
-  if not is_up then raise_start(failure) end
+  if not is_up then raise_start(failure, what) end
 end
 
 --- The script's globals, which workers that inherit them need not be sent.
@@ -71,9 +72,10 @@ end
 ---@param given tidemill.PoolOptions  checked and complete
 ---@param where string   the function to name in errors
 ---@param level integer  as for error()
+---@param single? string  what to call it, if it is one worker for one job, which is not replaced
 ---@return userdata handle
 ---@return table<string, true>? hidden  globals that are not sent: the workers have their own
-function crew.start(given, where, level)
+function crew.start(given, where, level, single)
   local brought = core.brought_globals()
   local hidden = brought and copy(brought)
   if given.initializer then
@@ -85,13 +87,15 @@ function crew.start(given, where, level)
     hidden = all_globals(hidden or {})
   else
     local ok, failure = core.start(way == "spawn" and command.find(where, level + 1) or nil)
-    if not ok then raise_start(failure) end
+    if not ok then raise_start(failure, single or "pool") end
   end
   local config, keeper = config_of(given)
-  local handle, failure = core.open(given.processes, config, way, given.name, keeper)
-  if not handle then raise_start(failure) end
+  local what = single or "pool"
+  local handle, failure =
+    core.open(given.processes or 1, config, way, given.name, keeper, single ~= nil)
+  if not handle then raise_start(failure, what) end
   local has_to_start = given.initializer ~= nil or given.preload ~= nil or brought ~= nil
-  if has_to_start then await_start(handle) end
+  if has_to_start then await_start(handle, what) end
   if given.seed then core.seed(handle, given.seed) end
   return handle, hidden
 end

@@ -24,6 +24,12 @@ local options = {}
 ---@field seed? integer          random numbers of their own for every item
 ---@field name? string
 
+---@class tidemill.ProcessOptions  as those of a pool
+---@field name? string
+---@field start_method? "fork"|"spawn"
+---@field inherit? boolean
+---@field memory_limit? integer
+
 ---@class tidemill.CallOptions
 ---@field chunksize? integer    items a worker takes at a time; adapts to about 1 ms when omitted
 ---@field errors? "raise"|"collect"
@@ -113,6 +119,11 @@ local pool_rules = {
   name = of_type "string",
 }
 
+local process_rules = {
+  name = of_type "string", start_method = pool_rules.start_method,
+  inherit = of_type "boolean", memory_limit = heap,
+}
+
 local call_rules = {
   errors = one_of("raise", "collect"), progress = of_type "boolean/string/function",
   callback = of_type "function", error_callback = of_type "function",
@@ -123,6 +134,12 @@ for name, rule in pairs(defaults) do pool_rules[name], call_rules[name] = rule, 
 local function check_rules(where, given, rules, level)
   check.keys(where, given, rules, level + 1)
   for name, value in pairs(given) do rules[name](where, name, value, level + 1) end
+end
+
+local function check_way(where, given, level)
+  if given.inherit and given.start_method == "spawn" then
+    check.fail(where, "inherit needs start_method 'fork'", level + 1)
+  end
 end
 
 local function default_processes(where, level)
@@ -152,10 +169,22 @@ function options.for_pool(given, where, level)
   end
   if normal.processes == nil then normal.processes = default_processes(where, level + 1) end
   check_rules(where, normal, pool_rules, level + 1)
-  if normal.inherit and normal.start_method == "spawn" then
-    check.fail(where, "inherit needs start_method 'fork'", level + 1)
-  end
+  check_way(where, normal, level + 1)
   normal.name = normal.name or "pool"
+  return normal
+end
+
+--- The options of a new process, checked.
+---@param given? tidemill.ProcessOptions
+---@param where string
+---@param level integer
+---@return tidemill.ProcessOptions
+function options.for_process(given, where, level)
+  local normal = {}
+  check.type(where, "options", given, "table/nil", level + 1)
+  for key, value in pairs(given or {}) do normal[key] = value end
+  check_rules(where, normal, process_rules, level + 1)
+  check_way(where, normal, level + 1)
   return normal
 end
 

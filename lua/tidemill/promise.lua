@@ -30,4 +30,12 @@ function promise.is(value)
   return getmetatable(value) == promise.mt
 end
 
+--- What tells of the end of a value: itself, or what a process that was started has.
+---@return tidemill.Promise?
+function promise.of(value)
+  if promise.is(value) then return value end
+  local answer = type(value) == "table" and rawget(value, "_answer")
+  return promise.is(answer) and answer or nil
+end
+
 return promise

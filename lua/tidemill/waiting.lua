@@ -122,21 +122,24 @@ local function wait_any(pools, deadline)
   end
 end
 
---- Check a list of results; returns each once, and the pools they are of.
+--- Check a list of results and processes; returns the promise of each once, the pools they are of,
+--- and of which promise there is a process.
 local function collect(where, results, level)
   check.type(where, "results", results, "table", level + 1)
-  if promise.is(results) then
+  if promise.of(results) then
     check.fail(where, "results must be a list, got a result", level + 1)
   end
-  local list, seen, pools = {}, {}, {}
-  for i, result in ipairs(results) do
-    if not promise.is(result) then
-      check.fail(where, ("results[%d] must be a result, got %s"):format(i, check.describe(result)),
+  local list, seen, pools, processes = {}, {}, {}, {}
+  for i, given in ipairs(results) do
+    local result = promise.of(given)
+    if not result then
+      check.fail(where, ("results[%d] must be a result, got %s"):format(i, check.describe(given)),
         level + 1)
     end
     if not seen[result] then
       seen[result] = true
       list[#list + 1] = result
+      if given ~= result then processes[result] = given end
       local pool = result[POOL]
       if not seen[pool] then
         seen[pool] = true
@@ -144,7 +147,7 @@ local function collect(where, results, level)
       end
     end
   end
-  return list, pools
+  return list, pools, processes
 end
 
 --- Watch no more.
@@ -201,7 +204,7 @@ end
 --- See `tidemill.wait`.
 function waiting.wait(results, given)
   local timeout, rule = check_wait_options(given)
-  local list, pools = collect("tidemill.wait", results, 3)
+  local list, pools, processes = collect("tidemill.wait", results, 3)
   local deadline = timeout and core.now() + timeout
   local over, judged = {}, 1
   local watchers = gather(list, over)
@@ -211,10 +214,10 @@ function waiting.wait(results, given)
     wait_any(pools, deadline)
   end
   local is_over, done, pending = {}, {}, {}
-  for i, result in ipairs(over) do is_over[result], done[i] = true, result end
+  for i, result in ipairs(over) do is_over[result], done[i] = true, processes[result] or result end
   for _, result in ipairs(list) do
     if not is_over[result] then
-      pending[#pending + 1] = result
+      pending[#pending + 1] = processes[result] or result
       forget(result, watchers[result])
     end
   end
@@ -224,7 +227,7 @@ end
 --- See `tidemill.as_completed`.
 function waiting.as_completed(results, timeout)
   check.timeout("tidemill.as_completed", timeout, 3)
-  local list, pools = collect("tidemill.as_completed", results, 3)
+  local list, pools, processes = collect("tidemill.as_completed", results, 3)
   local deadline = timeout and core.now() + timeout
   local over, taken, count = {}, 0, #list
   gather(list, over)
@@ -242,8 +245,9 @@ function waiting.as_completed(results, timeout)
     end
     taken = taken + 1
     local result = over[taken]
-    over[taken] = false
-    return result
+    local given = processes[result] or result
+    over[taken], processes[result] = false, nil
+    return given
   end
 end
 

@@ -402,6 +402,7 @@ int tide_open_core(lua_State *L)
     luaL_setfuncs(L, tide_core_fault, 0);
 #endif
     luaL_setfuncs(L, tide_core_share, 0);
+    luaL_setfuncs(L, tide_core_process, 0);
     lua_pushcfunction(L, tide_core_start);
     lua_setfield(L, -2, "start");
     set_flags(L);

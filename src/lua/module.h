@@ -23,6 +23,8 @@ extern const luaL_Reg tide_core_jobs[];
 
 /** Its functions on fault points, where there are some. */
 extern const luaL_Reg tide_core_fault[];
+/** Its functions on a pool of one process for one job. */
+extern const luaL_Reg tide_core_process[];
 
 /**
  * start([command]) -> true, or nil and why not: fork the supervisor, or have
@@ -44,9 +46,9 @@ int tide_raise_shared(lua_State *L, const char *what,
                       const struct tide_error *err);
 
 /**
- * open(workers, config, way, name, keeper) -> pool, or nil and why it could not be
- * opened. The way is "fork", "spawn" or "inherit". The keeper is kept as long as the
- * pool.
+ * open(workers, config, way, name, keeper, single) -> pool, or nil and why it could
+ * not be opened. The way is "fork", "spawn" or "inherit". The keeper is kept as long as
+ * the pool. If it is single, its worker runs one job and is not replaced.
  */
 int tide_core_open(lua_State *L);
 

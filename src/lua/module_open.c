@@ -52,6 +52,15 @@ static int refuse(lua_State *L, const char *why)
     return 2;
 }
 
+/* There may be a thousand of them: no more room than one call takes. */
+static void make_single(struct tide_pool_options *options)
+{
+    options->single = 1;
+    options->worker_max = 1;
+    options->slot_count = 2;
+    options->region_bytes = UINT64_C(1) << 34;
+}
+
 int tide_core_open(lua_State *L)
 {
     size_t config_bytes;
@@ -63,6 +72,8 @@ int tide_core_open(lua_State *L)
     };
     struct tide_error err;
     struct tide_pool *pool;
+    if (lua_toboolean(L, 6))
+        make_single(&options);
     lua_settop(L, 5);
     struct tide_host *host = tide_push_host(L, luaL_checkstring(L, 3), &err);
     int host_index = lua_gettop(L);

@@ -1,0 +1,382 @@
+-- Processes: those cases of Python's multiprocessing.Process, and what it has no answer to.
+
+local common = require "support.common"
+local files = require "support.files"
+local leaks = require "support.leaks"
+local processes = require "support.processes"
+local shell = require "support.shell"
+local tidemill = require "tidemill"
+
+local raised = common.raised
+
+local function never_ends() while true do end end
+
+local function started(f, args, options)
+  local process = tidemill.process(f, args, options)
+  process:start()
+  return process
+end
+
+--- Start it, wait for its end, and return it.
+local function run(f, args, options)
+  local process = started(f, args, options)
+  assert.is_true(process:join(60))
+  return process
+end
+
+describe("tidemill.process", function()
+  leaks.watch(after_each, assert)
+
+  it("runs a function in a process of its own, with its arguments", function()
+    local process = tidemill.process(function(a, b)
+      return a + b, nil, require "tidemill".worker().pid, nil
+    end, { 40, 2 })
+    assert.is_false(process:is_alive())
+    assert.is_nil(process.pid)
+    process:start()
+    local results = { n = select("#", process:result()), process:result() }
+    assert.same({ n = 4, 42, nil, process.pid, nil }, results)
+    assert.are_not.equal(processes.self(), process.pid)
+    assert.is_true(process:join())
+    assert.equal(0, process.exitcode)
+    assert.is_false(process:is_alive())
+    assert.equal(42, (process:result())) -- again
+  end)
+
+  it("is alive from its start to its end", function()
+    local gate = files.gate()
+    local process = started(files.pass, { gate })
+    assert.is_true(process:is_alive())
+    assert.is_nil(process.exitcode)
+    assert.is_false(process:join(0))
+    assert.is_false(process:join(0.01))
+    raised("timeout", process.result, process, 0.01)
+    files.open(gate)
+    assert.is_true(process:join(60))
+    assert.is_true(process:join(0))
+    assert.is_false(process:is_alive())
+    assert.is_false(processes.exists(process.pid))
+  end)
+
+  it("has an exit code that tells how it ended", function()
+    local function crash() return require "ffi".cast("int *", 8)[0] end
+    for _, case in ipairs {
+      { function() end, 0 }, { function() return false end, 0 }, { function() error "no" end, 1 },
+      { function() error() end, 1 }, { function() os.exit(7) end, 7 },
+      { function() os.exit(0) end, 0 }, { function() os.exit(true) end, 0 },
+      { function() os.exit(false) end, 1 }, { function() os.exit(255) end, 255 },
+      { crash, -processes.SIGSEGV }, { function() return coroutine.create(print) end, 1 },
+    } do
+      assert.equal(case[2], run(case[1]).exitcode)
+    end
+  end)
+
+  it("raises from result what the function raised, with the traceback", function()
+    local process = started(function() error { code = 7 } end)
+    local err = raised("task", process.result, process)
+    assert.same({ code = 7 }, err.value)
+    assert.equal(process.pid, err.pid)
+    assert.is_truthy(err.traceback:find("process_spec.lua", 1, true))
+    process:join()
+    assert.equal(err, raised("task", process.result, process))
+  end)
+
+  it("raises from result how it ended, if that was before the function did", function()
+    for _, case in ipairs {
+      { function() os.exit(3) end, "exitcode", 3 }, { function() os.exit(0) end, "exitcode", 0 },
+      { function() processes.kill(processes.self(), 9) end, "signal", 9 },
+    } do
+      local process = started(case[1])
+      local err = raised("worker", process.result, process)
+      assert.equal(case[3], err[case[2]])
+      assert.equal(process.pid, err.pid)
+      assert.is_true(process:join(0))
+    end
+  end)
+
+  it("says what cannot travel: an argument at once, a result with the result", function()
+    local process = tidemill.process(print, { { at = coroutine.create(print) } })
+    local err = raised("encode", process.start, process)
+    assert.is_truthy(err.message:find("at", 1, true))
+    assert.is_nil(process.pid)
+    local thread = coroutine.create(print)
+    process = tidemill.process(function() return thread end)
+    raised("encode", process.start, process)
+    process = run(function() return coroutine.create(print) end)
+    raised("encode", process.result, process)
+  end)
+
+  it("ends by terminate and kill, also in a compiled loop", function()
+    for _, case in ipairs { { "terminate", -15 }, { "kill", -9 } } do
+      local log = files.log()
+      local process = started(function()
+        files.note(log, "up")
+        never_ends()
+      end)
+      files.await(log, 1)
+      process[case[1]](process)
+      assert.is_true(process:join(60))
+      assert.equal(case[2], process.exitcode)
+      assert.equal(-case[2], raised("worker", process.result, process).signal)
+      process[case[1]](process) -- of one that has ended: nothing
+    end
+  end)
+
+  it("ends by kill when it is stopped", function()
+    local process = started(never_ends)
+    processes.kill(process.pid, processes.SIGSTOP)
+    process:kill()
+    assert.is_true(process:join(60))
+    assert.equal(-9, process.exitcode)
+  end)
+
+  it("is not replaced, whenever it dies", function()
+    for _ = 1, 20 do
+      local process = started(never_ends)
+      processes.kill(process.pid, processes.SIGKILL)
+      assert.is_true(process:join(60))
+      assert.equal(-9, process.exitcode)
+    end
+  end)
+
+  it("can be started a hundred times and killed at any moment", function()
+    local all = {}
+    for i = 1, 100 do
+      all[i] = started(i % 2 == 0 and never_ends or files.nap, { 60 })
+      if i % 3 == 0 then all[i]:kill() end
+    end
+    for _, process in ipairs(all) do process:kill() end
+    for _, process in ipairs(all) do
+      assert.is_true(process:join(60))
+      assert.equal(-9, process.exitcode)
+    end
+  end)
+
+  it("starts once, and is joined after that", function()
+    local process = tidemill.process(function() end)
+    for _, method in ipairs { "join", "result", "terminate", "kill" } do
+      assert.has_error(function() process[method](process) end,
+        ("process:%s: start it first"):format(method))
+    end
+    process:start()
+    assert.has_error(function() process:start() end, "process:start: it was started before")
+    process:join()
+    assert.has_error(function() process:start() end, "process:start: it was started before")
+  end)
+
+  it("has a name", function()
+    assert.is_truthy(tidemill.process(print).name:find "^process%-%d+$")
+    local process = run(function() return require "tidemill".worker().pool end, nil,
+      { name = "mill" })
+    assert.equal("mill", process.name)
+    assert.equal("mill", process:result())
+    assert.equal("tidemill.Process 'mill' (exit code 0)", tostring(process))
+  end)
+
+  it("refuses what it does not know", function()
+    local where = "tidemill.process: "
+    for _, case in ipairs {
+      { { 42 }, "f: it must be a function or a string, got number" },
+      { { print, 1 }, "args must be a table or nil, got 1" },
+      { { print, {}, 3 }, "options must be a table or nil, got 3" },
+      { { print, {}, { nme = "x" } }, "unknown option 'nme'" },
+      { { print, {}, { inherit = true, start_method = "spawn" } },
+        "inherit needs start_method 'fork'" },
+    } do
+      assert.has_error(function() tidemill.process(unpack(case[1])) end, where .. case[2])
+    end
+    local process = tidemill.process(print)
+    assert.has_error(function() process.start() end, "process:start: call it with a colon")
+  end)
+
+  it("starts processes and pools of its own", function()
+    local function descend(depth)
+      if depth == 0 then return 1 end
+      local tm = require "tidemill"
+      local left, right = tm.process(descend, { depth - 1 }), tm.process(descend, { depth - 1 })
+      left:start()
+      right:start()
+      return left:result() + right:result()
+    end
+    assert.equal(8, run(descend, { 3 }):result())
+    assert.same({ 1, 4, 9 }, run(function()
+      return require "tidemill".with(2, function(pool)
+        return pool:map("x -> x * x", { 1, 2, 3 })
+      end)
+    end):result())
+  end)
+
+  it("takes along what it started when it is killed", function()
+    local log = files.log()
+    local process = started(function()
+      local inner = require "tidemill".process(function()
+        files.note(log, processes.self())
+        never_ends()
+      end)
+      inner:start()
+      inner:join()
+    end)
+    files.await(log, 1)
+    local inner = tonumber(files.lines(log)[1])
+    process:kill()
+    process:join()
+    assert.is_true(processes.eventually(60, function() return not processes.is_alive(inner) end))
+  end)
+
+  it("starts as a copy of the script, if it is to", function()
+    rawset(_G, "SEEN", setmetatable({ 1, 2, 3 }, { __mode = "k" }))
+    local inherits = run(function() return #rawget(_G, "SEEN") end, nil, { inherit = true })
+    rawset(_G, "SEEN", nil)
+    assert.equal(3, inherits:result())
+  end)
+
+  it("keeps to its memory limit", function()
+    local process = run(function() return ("x"):rep(1e8):len() end, nil, { memory_limit = 1e7 })
+    assert.is_truthy(raised("task", process.result, process).message:find "not enough memory")
+  end)
+
+  it("runs beside pools and other processes", function()
+    tidemill.with(2, function(pool)
+      local process = started(function(x) return x * 2 end, { 21 })
+      assert.same({ 2, 3 }, pool:map("x -> x + 1", { 1, 2 }))
+      assert.equal(42, process:result())
+    end)
+  end)
+
+  it("hands over large arguments and results", function()
+    local text = ("tide"):rep(2 ^ 22)
+    local process = run(function(given) return #given, given:reverse() end, { text })
+    local length, reversed = process:result()
+    assert.equal(#text, length)
+    assert.equal(text:reverse(), reversed)
+  end)
+
+  it("can be waited for among others", function()
+    local gate = files.gate()
+    local slow, quick = started(files.pass, { gate }), started(function() return 1 end)
+    local done, pending = tidemill.wait({ slow, quick }, { return_when = "first" })
+    assert.same({ quick }, done)
+    assert.same({ slow }, pending)
+    assert.same({}, (tidemill.wait({ slow }, 0.01)))
+    files.open(gate)
+    local order = {}
+    for process in tidemill.as_completed { quick, slow } do order[#order + 1] = process end
+    assert.same({ quick, slow }, order)
+    local killed = started(never_ends)
+    killed:kill()
+    assert.same({ killed }, (tidemill.wait { killed }))
+    assert.has_error(function() tidemill.wait { tidemill.process(print) } end)
+    slow:join()
+    quick:join()
+    killed:join()
+  end)
+
+  it("runs on when its object is dropped", function()
+    local log = files.log()
+    started(function()
+      files.nap(0.05)
+      files.note(log, "done")
+    end)
+    collectgarbage()
+    collectgarbage()
+    files.await(log, 1)
+    assert.is_true(processes.eventually(60, function()
+      started(function() end):join() -- which forgets those that have ended
+      collectgarbage()
+      return processes.holdings() == 0
+    end))
+  end)
+
+  it("is lost with its supervisor", function()
+    local process = started(never_ends)
+    for _, child in ipairs(processes.children(processes.self())) do processes.kill(child, 9) end
+    raised("broken", process.result, process)
+    assert.equal(-9, process.exitcode)
+    assert.is_true(processes.eventually(60, function()
+      return not processes.is_alive(process.pid)
+    end))
+    assert.equal(1, run(function() return 1 end):result())
+  end)
+
+  it("tells why it could not start", function()
+    local output, err = shell.run("TIDEMILL SCRIPT", [[
+      package.path = "./spec/?.lua;" .. package.path
+      local tidemill, bomb = require "tidemill", require "support.bomb"
+      tidemill.register("explosive", { __index = bomb.f })
+      local process = tidemill.process(function() end)
+      process:start()
+      local ok, err = pcall(process.result, process)
+      print(ok, err.kind, err.message:match "support.bomb", process.exitcode ~= 0)
+    ]])
+    assert.equal("", err)
+    assert.equal("false\tinit\tsupport.bomb\ttrue\n", output)
+  end)
+end)
+
+describe("a script with processes", function()
+  it("may have them spawned", function()
+    local output, err = shell.run("TIDEMILL SCRIPT", [[
+      local tidemill = require "tidemill"
+      local process = tidemill.process("x -> x * 2", { 21 }, { start_method = "spawn" })
+      process:start()
+      print(process:result(), process:join(), process.exitcode)
+    ]])
+    assert.equal("", err)
+    assert.equal("42\ttrue\t0\n", output)
+  end)
+
+  it("is not waited for by them: they end with it", function()
+    local _, err, status = shell.run("TIDEMILL SCRIPT", [[
+      local tidemill = require "tidemill"
+      for _ = 1, 3 do tidemill.process(function() while true do end end):start() end
+    ]])
+    assert.equal("", err)
+    assert.equal(0, status)
+  end)
+
+  it("may be killed, and they are gone", function()
+    local script = shell.start([[
+      local process = tidemill.process(function() while true do end end)
+      process:start()
+      mark(process.pid)
+      process:join()
+    ]])
+    local pid = tonumber(script.text)
+    assert.is_true(processes.is_alive(pid))
+    processes.kill(script.pid, processes.SIGKILL)
+    assert.is_true(processes.eventually(60, function() return not processes.is_alive(pid) end))
+    shell.finish(script)
+  end)
+
+  it("has what they wrote, to the last byte", function()
+    local output, err, status = shell.run("TIDEMILL SCRIPT", [[
+      local tidemill = require "tidemill"
+      local function write(exits)
+        io.write("no newline")
+        io.stderr:write("to stderr")
+        if exits then os.exit(3) end
+      end
+      for _, exits in ipairs { false, true } do
+        local process = tidemill.process(write, { exits })
+        process:start()
+        process:join()
+      end
+    ]])
+    assert.equal("no newlineno newline", output)
+    assert.equal("to stderrto stderr", err)
+    assert.equal(0, status)
+  end)
+
+  it("may have closed its standard output", function()
+    local _, err, status = shell.run("TIDEMILL SCRIPT >&-", [[
+      local tidemill = require "tidemill"
+      local process = tidemill.process(function() io.write "lost" return 1 end)
+      process:start()
+      assert(process:result() == 1)
+      process:join()
+      assert(process.exitcode == 0)
+    ]])
+    assert.equal("", err)
+    assert.equal(0, status)
+  end)
+end)
