@@ -10,14 +10,23 @@ local bytes = ffi.typeof "uint8_t *"
 
 local columns = {}
 
---- Copy numbers out of a table, as far as they are numbers.
+--- As `fill`, out of a shared array of numbers.
+local function fill_from_array(out, items, from, count)
+  local at = items.at + from
+  if type(at[0]) ~= "number" then return 0 end
+  for i = 0, count - 1 do out[i] = at[i] end
+  return count
+end
+
+--- Copy numbers out of a table, or a shared array, as far as they are numbers.
 ---@param column lightuserdata  double[count]
----@param items any[]
+---@param items any[]|tidemill.Array
 ---@param from integer          items[from + 1] goes first
 ---@param count integer
 ---@return integer filled       places written before the first item that is no number
 function columns.fill(column, items, from, count)
   local out = cast(doubles, column)
+  if type(items) == "cdata" then return fill_from_array(out, items, from, count) end
   for i = 0, count - 1 do
     local item = rawget(items, from + i + 1)
     if type(item) ~= "number" then return i end

@@ -25,6 +25,7 @@ local form_pointer = ffi.typeof("const $ *", form_type)
 
 local values = setmetatable({}, { __mode = "v" }) -- by place
 local encoders = {}                              -- by number of the ctype
+local lists = {}                                 -- likewise, of what can be items
 local functions                                  -- drop(), once it is needed
 
 --- Let go of one hold. Never raises.
@@ -42,8 +43,18 @@ end
 --- to know: where a part of the object begins, and how long it is.
 ---@param ctype ffi.ctype*
 ---@param describe fun(value: ffi.cdata*): integer, number?, number?
-function shared.register(ctype, describe)
+---@param list? fun(value: ffi.cdata*): table|ffi.cdata*  what it is as items, if it can be
+function shared.register(ctype, describe, list)
   encoders[tonumber(ctype)] = describe
+  lists[tonumber(ctype)] = list
+end
+
+--- What a value is as the items of a pool's method: what can be indexed. Nil if it is none.
+---@param value any
+---@return table|ffi.cdata*?
+function shared.items(value)
+  local list = type(value) == "cdata" and lists[tonumber(ffi.typeof(value))]
+  return list and list(value)
 end
 
 --- The bytes that stand for a value in a message; nil if it is no shared object.

@@ -3,6 +3,7 @@
 local check = require "tidemill.check"
 local core = require "tidemill.core"
 local range = require "tidemill.range"
+local shared = require "tidemill.shared"
 
 local source = {}
 
@@ -12,7 +13,7 @@ local BATCH = 1024   -- items pulled before they are sent
 local SLOW = 20e-6   -- seconds: an iterator that takes longer is not asked for more than one
 
 --- Items as the core takes them.
----@return table? list        for a table
+---@return table|ffi.cdata*? list  for a table, or a shared array
 ---@return integer total      0 for an iterator
 ---@return number? first      of a range
 ---@return number? step
@@ -24,6 +25,8 @@ function source.of(method, items, level)
       .. "not what pairs() or ipairs() return", level + 1)
   end
   if type(items) == "function" then return nil, 0, nil, nil, items end
+  local list = shared.items(items)
+  if list then return list, #list end
   check.type("pool:" .. method, "items", items, "table/function", level + 1)
   if #items == 0 and next(items) ~= nil and rawget(items, "n") == nil then
     check.fail("pool:" .. method, "items has keys but no element 1: it must be a list", level + 1)

@@ -23,19 +23,32 @@ static int codec_gc(lua_State *L)
     return 0;
 }
 
+/* The field `name` of the table on top replaces what is referred to. */
+static void refer_again(lua_State *L, const char *name, int *reference)
+{
+    luaL_unref(L, LUA_REGISTRYINDEX, *reference > 0 ? *reference : LUA_NOREF);
+    lua_getfield(L, -1, name);
+    *reference = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 /* The helpers for cdata; without the ffi library there is no cdata. */
 static int load_cdata_helpers(lua_State *L)
 {
     struct tide_codec *codec = lua_touserdata(L, 1);
     tide_state_require(L, "tidemill.cdata");
-    lua_getfield(L, -1, "encode");
-    codec->cdata_encode = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_getfield(L, -1, "decode");
-    codec->cdata_decode = luaL_ref(L, LUA_REGISTRYINDEX);
+    refer_again(L, "encode", &codec->cdata_encode);
+    refer_again(L, "decode", &codec->cdata_decode);
     tide_state_require(L, "tidemill.shared");
-    lua_getfield(L, -1, "open");
-    codec->shared_open = luaL_ref(L, LUA_REGISTRYINDEX);
+    refer_again(L, "open", &codec->shared_open);
     return 0;
+}
+
+void tide_codec_reload(lua_State *L)
+{
+    lua_pushcfunction(L, load_cdata_helpers);
+    lua_pushlightuserdata(L, tide_codec_of(L));
+    if (lua_pcall(L, 1, 0, 0) != 0)
+        lua_pop(L, 1);
 }
 
 /* Read tables where they are, if that can be done and is not forbidden. */

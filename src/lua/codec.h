@@ -175,6 +175,9 @@ int tide_call_hook(struct tide_codec *codec, lua_State *L, int arguments);
 /** The codec of a state, made when it is first asked for. May raise. */
 struct tide_codec *tide_codec_of(lua_State *L);
 
+/** The modules in Lua were loaded again: use the new ones. */
+void tide_codec_reload(lua_State *L);
+
 /**
  * Append one message with the `count` values from stack index `first` on.
  *

@@ -47,7 +47,7 @@ void tide_handles_take(struct tide_codec *codec, size_t mark,
 
 /**
  * Objects that the Lua values of this process keep from being freed weigh little for
- * its collector. So it is run when they have doubled: call this after some were
+ * its collector. So it is run when they have about doubled: look after some were
  * made or received.
  */
 int tide_handles_are_heavy(const struct tide_codec *codec);

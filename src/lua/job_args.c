@@ -111,7 +111,17 @@ static int encode_range(struct tide_lua_job *job)
     return 0;
 }
 
-/* Fill `column` from the table on top; returns how many items are numbers. */
+void tide_job_push_element(lua_State *L, int index, uint64_t place)
+{
+    if (lua_istable(L, index)) {
+        lua_rawgeti(L, index, (int)place + 1);
+    } else {
+        lua_pushnumber(L, (double)place + 1);
+        lua_gettable(L, index);
+    }
+}
+
+/* Fill `column` from the items on top; returns how many items are numbers. */
 static uint32_t fill_column(lua_State *L, double *column, uint64_t from,
                             uint32_t count)
 {
@@ -129,7 +139,7 @@ static uint32_t fill_column(lua_State *L, double *column, uint64_t from,
         return filled;
     }
     for (uint32_t i = 0; i < count; i++) {
-        lua_rawgeti(L, items, (int)(from + i + 1));
+        tide_job_push_element(L, items, from + i);
         int is_number = lua_type(L, -1) == LUA_TNUMBER;
         column[i] = is_number ? lua_tonumber(L, -1) : 0;
         lua_settop(L, items);
@@ -261,8 +271,8 @@ static void run_messages(struct tide_lua_job *job, lua_State *L,
         if (is_call)
             lua_pushvalue(L, items);
         else
-            lua_rawgeti(L, items,
-                        (int)(job->encoded - job->item_base + run->count + 1));
+            tide_job_push_element(L, items,
+                                  job->encoded - job->item_base + run->count);
         run->status = encode_item(job, L, buffer, &run->err);
         if (run->status != TIDE_OK)
             return;
@@ -325,7 +335,7 @@ static int encode_next(struct tide_lua_job *job, lua_State *L, uint64_t wanted)
     tide_job_push(job, L, TIDE_JOB_ITEMS);
     int done = 0;
     if ((job->order.flags & TIDE_JOB_UNPACK) == 0) {
-        lua_rawgeti(L, -1, (int)(job->encoded - job->item_base + 1));
+        tide_job_push_element(L, lua_gettop(L), job->encoded - job->item_base);
         int is_number = lua_type(L, -1) == LUA_TNUMBER;
         lua_pop(L, 1);
         if (is_number)
@@ -401,6 +411,6 @@ void tide_job_push_item(const struct tide_lua_job *job, lua_State *L,
         return;
     }
     tide_job_push(job, L, TIDE_JOB_ITEMS);
-    lua_rawgeti(L, -1, (int)index + 1);
+    tide_job_push_element(L, lua_gettop(L), index);
     lua_replace(L, -2);
 }

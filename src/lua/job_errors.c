@@ -196,7 +196,7 @@ void tide_job_refuse_item(struct tide_lua_job *job, lua_State *L,
     name_item(job, L, index, 1);
     if ((job->order.flags & TIDE_JOB_BROADCAST) == 0) {
         tide_job_push(job, L, TIDE_JOB_ITEMS);
-        lua_rawgeti(L, -1, (int)(index - job->item_base) + 1);
+        tide_job_push_element(L, lua_gettop(L), index - job->item_base);
         lua_setfield(L, -3, "item");
         lua_pop(L, 1);
     }

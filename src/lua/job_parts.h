@@ -82,6 +82,9 @@ void tide_segment_free(struct tide_segment *segment, void *owner);
 void tide_job_push_item(const struct tide_lua_job *job, lua_State *L,
                         const struct tide_lua_segment *segment, uint32_t item);
 
+/** Push an element, from 0, of the items at `index`: a table, or a shared array. */
+void tide_job_push_element(lua_State *L, int index, uint64_t place);
+
 /* ---- job_column.c ---- */
 
 enum { TIDE_COLUMN_RUN = 512 /* numbers that are copied at a time */ };

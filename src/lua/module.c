@@ -333,6 +333,7 @@ static int core_configure(lua_State *L)
     lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_ERROR);
     lua_getfield(L, 1, "columns");
     lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_COLUMNS);
+    tide_codec_reload(L);
     return 0;
 }
 

@@ -1,8 +1,9 @@
 --- Many numbers, or structs, that every process sees: `tidemill.array("double", 1e6)`, and the same
 --- in rows: `tidemill.matrix`.
 ---
---- An array is an FFI struct with the pointer that element 1 is 1 behind, so that `a[i]` compiles to
---- two comparisons and a load. Parts of one (`slice`, `row`) are arrays too, and hold the whole.
+--- An array is an FFI struct with a pointer and a count. The count is an unsigned integer, and what
+--- is compared with it becomes one: so `a[i]` compiles to a single comparison, which catches indices
+--- below 1 too, and a load. Parts of one (`slice`, `row`) are arrays as well, and hold the whole.
 
 local check = require "tidemill.check"
 local core = require "tidemill.core"
@@ -13,8 +14,6 @@ local shared = require "tidemill.shared"
 local floor = math.floor
 
 local array = {}
-
-local MOST = 2 ^ 31 - 1 -- elements that a 32-bit count says
 
 ---@class tidemill.Array
 ---@field data fun(self): ffi.cdata*   the C pointer to element 1; good while the array is held
@@ -47,7 +46,7 @@ end
 
 local function refuse_place(self, row, col, level)
   error(("row %s, column %s is out of bounds: the matrix has %d rows and %d columns"):format(
-    tostring(row), tostring(col), tonumber(self.rows), tonumber(self.cols)), level + 1)
+    tostring(row), tostring(col), self.rows, self.cols), level + 1)
 end
 
 local function check_source(self, source)
@@ -64,19 +63,23 @@ local function describe(self)
   return shared.kinds.array, self.from, self.whole and -1 or tonumber(self.count)
 end
 
--- Text and not a function: `count` is read as what it is, and code is compiled for each type apart.
+-- Text and not a function: code is compiled for each type apart. Of floor() nothing is left in
+-- machine code where the index is known to be whole.
 local access = [[
-local floor, methods, refuse = ...
+local floor, type, methods, refuse = ...
 local function index(self, key)
   if type(key) == "number" then
-    if key >= 1 and key <= self.count and floor(key) == key then return self.origin[key] end
+    local place = key - 1
+    if place < self.count and floor(place) == place then return self.at[place] end
     refuse(self, key, 2)
   end
   return methods[key]
 end
 local function newindex(self, key, value)
-  if type(key) == "number" and key >= 1 and key <= self.count and floor(key) == key then
-    self.origin[key] = value
+  if type(key) ~= "number" then refuse(self, key, 2) end
+  local place = key - 1
+  if place < self.count and floor(place) == place then
+    self.at[place] = value
   else
     refuse(self, key, 2)
   end
@@ -90,26 +93,33 @@ local function equal(a, b)
     and a.count == b.count
 end
 
---- A struct with the methods, for elements of a type and the type of a count.
-local function make_type(element, methods, count, extra)
-  local pointer = ffi.typeof("$ *", element)
+-- As the items of a pool's method, an array is its elements and a matrix its rows.
+local function itself(self) return self end
+
+local function rows_of(self)
+  local rows = {}
+  for row = 1, self.rows do rows[row] = self:row(row) end
+  return rows
+end
+
+--- A struct with the methods, for elements of a type.
+local function make_type(name, methods, extra, list)
   local struct = ffi.typeof(([[struct {
-    $ origin; %s count; %s uint32_t place, generation; double from; bool whole;
-  }]]):format(count, extra), pointer)
-  shared.register(struct, describe)
-  local index, newindex = loadstring(access, "=tidemill.shared.array")(floor, methods, refuse_index)
-  local new = ffi.metatype(struct, {
+    %s *at; uint64_t count; uint32_t place, generation; double from; bool whole; %s
+  }]]):format(name, extra))
+  shared.register(struct, describe, list)
+  local index, newindex = loadstring(access, "=tidemill.shared.array")(floor, type, methods,
+    refuse_index)
+  return ffi.metatype(struct, {
     __index = index,
     __newindex = newindex,
     __len = function(self) return tonumber(self.count) end,
     __eq = equal,
     __gc = function(self) shared.drop(self.place, self.generation) end,
     __tostring = function(self)
-      return ("tidemill.array: %d x %s"):format(tonumber(self.count),
-        tostring(element):match "<(.*)>")
+      return ("tidemill.array: %d x %s"):format(tonumber(self.count), name)
     end,
   })
-  return { new = new, pointer = pointer }
 end
 
 -- ---- methods ----
@@ -117,7 +127,7 @@ end
 local function array_methods(family)
   local methods = { lock = data.lock, unlock = data.unlock, with = data.with }
 
-  function methods:data() return self.origin + 1 end
+  function methods:data() return self.at end
 
   function methods:slice(first, last)
     first, last = first or 1, last or tonumber(self.count)
@@ -130,21 +140,21 @@ local function array_methods(family)
   end
 
   function methods:fill(value)
-    local origin = self.origin
-    for i = 1, tonumber(self.count) do origin[i] = value end
+    local at = self.at
+    for i = 0, tonumber(self.count) - 1 do at[i] = value end
     return self
   end
 
   function methods:totable()
-    local origin, copy = self.origin, {}
-    for i = 1, tonumber(self.count) do copy[i] = family.plain(origin[i]) end
+    local at, copy = self.at, {}
+    for i = 1, tonumber(self.count) do copy[i] = family.plain(at[i - 1]) end
     return copy
   end
 
   function methods:copy(source)
     if source == nil then
       local made = family.new_like(self)
-      ffi.copy(made:data(), self:data(), tonumber(self.count) * family.bytes)
+      ffi.copy(made.at, self.at, tonumber(self.count) * family.bytes)
       return made
     end
     if type(source) ~= "table" and not family.is(source) then
@@ -152,10 +162,10 @@ local function array_methods(family)
     end
     check_source(self, source)
     if type(source) == "table" then
-      local origin = self.origin
-      for i = 1, #source do origin[i] = source[i] end
+      local at = self.at
+      for i = 1, #source do at[i - 1] = source[i] end
     else -- they may overlap
-      family.move(self:data(), source:data(), tonumber(self.count) * family.bytes)
+      family.move(self.at, source.at, tonumber(self.count) * family.bytes)
     end
     return self
   end
@@ -167,17 +177,19 @@ local function matrix_methods(family)
   local methods = array_methods(family)
 
   function methods:get(row, col)
-    if row >= 1 and row <= self.rows and col >= 1 and col <= self.cols
-      and floor(row) == row and floor(col) == col then
-      return self.origin[(row - 1) * self.cols + col]
+    local r, c = row - 1, col - 1
+    if r >= 0 and r < self.rows and floor(r) == r
+      and c >= 0 and c < self.cols and floor(c) == c then
+      return self.at[r * self.cols + c]
     end
     refuse_place(self, row, col, 2)
   end
 
   function methods:set(row, col, value)
-    if row >= 1 and row <= self.rows and col >= 1 and col <= self.cols
-      and floor(row) == row and floor(col) == col then
-      self.origin[(row - 1) * self.cols + col] = value
+    local r, c = row - 1, col - 1
+    if r >= 0 and r < self.rows and floor(r) == r
+      and c >= 0 and c < self.cols and floor(c) == c then
+      self.at[r * self.cols + c] = value
     else
       refuse_place(self, row, col, 2)
     end
@@ -186,9 +198,9 @@ local function matrix_methods(family)
   function methods:row(row)
     if type(row) ~= "number" or row < 1 or row > self.rows or floor(row) ~= row then
       check.fail("row", ("%s is out of bounds: the matrix has %d rows"):format(tostring(row),
-        tonumber(self.rows)), 3)
+        self.rows), 3)
     end
-    return family.view(self, (row - 1) * self.cols, tonumber(self.cols))
+    return family.view(self, (row - 1) * self.cols, self.cols)
   end
 
   return methods
@@ -202,50 +214,36 @@ local function make_family(name)
   local family = { bytes = ffi.sizeof(element), move = ffi.C.memmove }
   local is_struct = data.is_struct(name)
   local arrays, matrices = array_methods(family), matrix_methods(family)
-  local small = {
-    array = make_type(element, arrays, "int32_t", ""),
-    matrix = make_type(element, matrices, "int32_t", "int32_t rows, cols;"),
-  }
-  local large = {
-    array = make_type(element, arrays, "double", ""),
-    matrix = make_type(element, matrices, "double", "double rows, cols;"),
-  }
-  local function types_for(count) return count > MOST and large or small end
+  local pointer = ffi.typeof(name .. " *")
+  local array_type = make_type(name, arrays, "", itself)
+  local matrix_type = make_type(name, matrices, "int32_t rows, cols;", rows_of)
 
   function family.plain(value) return is_struct and element(value) or value end
 
   function family.is(value)
-    for _, types in ipairs { small, large } do
-      if ffi.istype(types.array.new, value) or ffi.istype(types.matrix.new, value) then
-        return true
-      end
-    end
-    return false
+    return ffi.istype(array_type, value) or ffi.istype(matrix_type, value)
   end
 
-  --- A value for an object, or a part of it, whose hold it gets.
+  --- A value for an object whose hold it gets.
   function family.open(place, generation, address, rows, cols, is_matrix)
-    local count = rows * cols
-    local made = types_for(count)[is_matrix and "matrix" or "array"]
-    local origin = ffi.cast(made.pointer, address) - 1
+    local at = ffi.cast(pointer, address)
     if is_matrix then
-      return made.new(origin, count, rows, cols, place, generation, 0, true)
+      return matrix_type(at, rows * cols, place, generation, 0, true, rows, cols)
     end
-    return made.new(origin, count, place, generation, 0, true)
+    return array_type(at, rows * cols, place, generation, 0, true)
   end
 
   --- A part of an array that is held.
   function family.view(whole, from, count)
-    local made = types_for(count).array
     core.hold(whole.place, whole.generation)
-    return made.new(whole.origin + from, count, whole.place, whole.generation, whole.from + from,
+    return array_type(whole.at + from, count, whole.place, whole.generation, whole.from + from,
       false)
   end
 
   function family.new_like(whole)
-    local is_matrix = ffi.istype(small.matrix.new, whole) or ffi.istype(large.matrix.new, whole)
-    return array.make("copy", name, family.bytes, is_matrix and tonumber(whole.rows) or 1,
-      tonumber(is_matrix and whole.cols or whole.count), is_matrix)
+    local is_matrix = ffi.istype(matrix_type, whole)
+    return array.make("a copy", name, family.bytes, is_matrix and whole.rows or 1,
+      is_matrix and whole.cols or tonumber(whole.count), is_matrix)
   end
 
   return family
@@ -293,8 +291,8 @@ function array.new(ctype, n)
   if not given then check_length(where, "length", n, 3) end
   local made = array.make("an array", name, bytes, 1, given and #given or n, false)
   if given then
-    local origin = made.origin
-    for i = 1, #given do origin[i] = given[i] end
+    local at = made.at
+    for i = 1, #given do at[i - 1] = given[i] end
   end
   return made
 end
@@ -307,18 +305,9 @@ end
 function array.matrix(ctype, rows, cols)
   local where = "tidemill.matrix"
   local name, bytes = data.type(where, ctype, 3)
-  check_length(where, "rows", rows, 3)
-  check_length(where, "cols", cols, 3)
+  check.count(where, "rows", rows, 0, 3)
+  check.count(where, "cols", cols, 0, 3)
   return array.make("a matrix", name, bytes, rows, cols, true)
-end
-
---- Is this an array or a matrix? Then also: its rows, if it has.
----@param value any
----@return boolean is, integer? rows
-function array.is(value)
-  if type(value) ~= "cdata" or not shared.encode(value) then return false end
-  local ok, rows = pcall(function() return value.origin and value.rows end)
-  return ok, ok and tonumber(rows) or nil
 end
 
 return array

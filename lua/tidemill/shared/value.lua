@@ -17,9 +17,10 @@ local value = {}
 ---@field with fun(self, fn: function): any ...
 
 -- Numbers are read and written at once; a struct is not, so read and write it within `with`.
-local function methods_of(name, element)
+local function methods_of(name)
   local methods = { lock = data.lock, unlock = data.unlock, with = data.with }
   if data.is_struct(name) then
+    local element = ffi.typeof(name)
     function methods:get() return element(self.at[0]) end
   else
     function methods:get() return self.at[0] end
@@ -28,8 +29,8 @@ local function methods_of(name, element)
 
   local add, cas = core.data_function("add", name), core.data_function("cas", name)
   if add then -- a call through a pointer that does not change is compiled as a direct one
-    add = ffi.cast(ffi.typeof("$ (*)($ *, $)", element, element, element), add)
-    cas = ffi.cast(ffi.typeof("bool (*)($ *, $, $)", element, element, element), cas)
+    add = ffi.cast((("T (*)(T *, T)"):gsub("T", name)), add)
+    cas = ffi.cast((("bool (*)(T *, T, T)"):gsub("T", name)), cas)
     function methods:add(n) return add(self.at, n) end
     function methods:cas(old, new) return cas(self.at, old, new) end
   end
@@ -39,14 +40,12 @@ end
 local function describe() return shared.kinds.value end
 
 local types = setmetatable({}, { __index = function(types, name)
-  local element = ffi.typeof(name)
-  local pointer = ffi.typeof("$ *", element)
-  local made = ffi.typeof("struct { $ at; uint32_t place, generation; }", pointer)
+  local made = ffi.typeof(("struct { %s *at; uint32_t place, generation; }"):format(name))
   shared.register(made, describe)
   types[name] = {
-    pointer = pointer,
+    pointer = ffi.typeof(name .. " *"),
     new = ffi.metatype(made, {
-      __index = methods_of(name, element),
+      __index = methods_of(name),
       __gc = function(self) shared.drop(self.place, self.generation) end,
       __tostring = function(self)
         return ("tidemill.value: %s %s"):format(name, tostring(self.at[0]))
