@@ -62,4 +62,41 @@ static inline unsigned step_through(void (*child)(void *), void (*look)(void *),
     return steps;
 }
 
+/**
+ * Run `child` and kill it `steps` instructions after its first call of step_mark().
+ *
+ * @return 1; 0 if it came to its second call before that, or tracing is not possible
+ */
+static inline int step_and_kill(void (*child)(void *), void *context,
+                                unsigned steps)
+{
+    int status;
+#ifdef __SANITIZE_THREAD__
+    return 0;
+#endif
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+            _exit(EXIT_SUCCESS);
+        child(context);
+        _exit(EXIT_SUCCESS);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid);
+    if (WIFEXITED(status)) {
+        CHECK(WEXITSTATUS(status) == EXIT_SUCCESS);
+        return 0;
+    }
+    for (unsigned i = 0; i < steps; i++) {
+        CHECK(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
+        CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
+        if (WSTOPSIG(status) != SIGTRAP)
+            break;
+    }
+    int between = WSTOPSIG(status) == SIGTRAP || steps == 0;
+    kill(pid, SIGKILL);
+    CHECK(waitpid(pid, &status, 0) == pid);
+    return between;
+}
+
 #endif
