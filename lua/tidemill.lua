@@ -12,7 +12,7 @@ local waiting = require "tidemill.waiting"
 
 local tidemill = { _VERSION = "Tidemill 0.1.0" }
 
-core.configure { error = errors.mt, columns = columns }
+core.configure { error = errors.mt, columns = columns, breathe = crew.attend }
 -- While the process is small a supervisor costs little, and so does each worker after it. A worker
 -- starts one only if it makes a pool of its own.
 if not core.worker() then assert(core.start()) end
@@ -153,6 +153,67 @@ end
 function tidemill.matrix(ctype, rows, cols)
   local array = require "tidemill.shared.array"
   return (array.matrix(ctype, rows, cols))
+end
+
+--- A lock that one process at a time has.
+---@return tidemill.Lock
+function tidemill.lock()
+  return (require "tidemill.shared.lock".new(false))
+end
+
+--- A lock that its owner may acquire again.
+---@return tidemill.Lock
+function tidemill.rlock()
+  return (require "tidemill.shared.lock".new(true))
+end
+
+--- A count that processes take from and give back to.
+---@param n? integer  1 when omitted
+---@return tidemill.Semaphore
+function tidemill.semaphore(n)
+  return (require "tidemill.shared.semaphore".new(n, false, "tidemill.semaphore"))
+end
+
+--- A semaphore that refuses to be released beyond its initial count.
+---@param n? integer  1 when omitted
+---@return tidemill.Semaphore
+function tidemill.bounded_semaphore(n)
+  return (require "tidemill.shared.semaphore".new(n, true, "tidemill.bounded_semaphore"))
+end
+
+--- A flag to wait for.
+---@return tidemill.Event
+function tidemill.event()
+  return (require "tidemill.shared.event".new())
+end
+
+--- A lock, and a way to wait for what others change under it.
+---@param lock? tidemill.Lock  a new rlock when omitted
+---@return tidemill.Condition
+function tidemill.condition(lock)
+  return (require "tidemill.shared.condition".new(lock))
+end
+
+--- A place where `parties` processes wait until all are there.
+---@param parties integer
+---@param action? function  called by the last one that comes, before all go on
+---@param timeout? number   seconds that a wait may take
+---@return tidemill.Barrier
+function tidemill.barrier(parties, action, timeout)
+  return (require "tidemill.shared.barrier".new(parties, action, timeout))
+end
+
+--- A queue of values, from any process to any process.
+---@param capacity? integer  values; without bound when omitted
+---@return tidemill.Queue
+function tidemill.queue(capacity)
+  return (require "tidemill.shared.queue".new(capacity))
+end
+
+--- A dictionary that every process sees: keys are strings, numbers and booleans.
+---@return tidemill.Dict
+function tidemill.dict()
+  return (require "tidemill.shared.dict".new())
 end
 
 --- Is `value` one of Tidemill's error objects?

@@ -6,6 +6,16 @@ local errors = require "tidemill.errors"
 
 local crew = { classes = {} } -- registered metatables by name; every new worker gets them
 
+local live = setmetatable({}, { __mode = "k" }) -- pools of this process
+
+--- What the script's pools need now and then while it waits for something else: what has come in is
+--- taken in, what waits is handed out.
+function crew.attend()
+  for handle in pairs(live) do
+    if not pcall(core.step, handle) then live[handle] = nil end -- of whom this is a copy
+  end
+end
+
 local hidden_now -- what the codec hides at the moment
 
 --- Have the codec leave these globals to the workers; nil for none.
@@ -94,6 +104,7 @@ function crew.start(given, where, level, single)
   local handle, failure =
     core.open(given.processes or 1, config, way, given.name, keeper, single ~= nil)
   if not handle then raise_start(failure, what) end
+  live[handle] = true
   local has_to_start = given.initializer ~= nil or given.preload ~= nil or brought ~= nil
   if has_to_start then await_start(handle, what) end
   if given.seed then core.seed(handle, given.seed) end

@@ -11,6 +11,7 @@
 #include "lua/failure.h"
 #include "lua/job_parts.h"
 #include "lua/runtime.h"
+#include "lua/shared.h"
 #include "lua/trace.h"
 #include "lua/worker.h"
 
@@ -326,13 +327,15 @@ static int core_cwd(lua_State *L)
     return 1;
 }
 
-/* configure{error = metatable, columns = module} */
+/* configure{error = metatable, columns = module, breathe = function} */
 static int core_configure(lua_State *L)
 {
     lua_getfield(L, 1, "error");
     lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_ERROR);
     lua_getfield(L, 1, "columns");
     lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_COLUMNS);
+    lua_getfield(L, 1, "breathe");
+    lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_BREATHE);
     tide_codec_reload(L);
     return 0;
 }
@@ -404,6 +407,7 @@ int tide_open_core(lua_State *L)
 #endif
     luaL_setfuncs(L, tide_core_share, 0);
     luaL_setfuncs(L, tide_core_process, 0);
+    tide_open_shared(L);
     lua_pushcfunction(L, tide_core_start);
     lua_setfield(L, -2, "start");
     set_flags(L);

@@ -1,0 +1,58 @@
+--- Shared objects that are no more than a handle to Lua: a ctype, its methods, its way to travel.
+
+local check = require "tidemill.check"
+local errors = require "tidemill.errors"
+local ffi = require "ffi"
+local shared = require "tidemill.shared"
+
+local plain = {}
+
+local istype = ffi.istype
+
+--- Give a kind its ctype: a struct of its handle and, maybe, more.
+---@param kind string      as in `shared.kinds`
+---@param metatable table  `__gc` is added
+---@param more? string     further fields
+---@return fun(place: integer, generation: integer, ...): ffi.cdata*  the value, with those
+---@return fun(self: any, method: string)  raises unless `self` is one
+function plain.define(kind, metatable, more)
+  -- A test runner may remember types by their texts, and load modules anew: a text of its own.
+  local ctype = ffi.typeof(("struct { /* %s %s */ uint32_t place, generation; %s }"):format(kind,
+    tostring(metatable), more or ""))
+  local number = shared.kinds[kind]
+  shared.register(ctype, function() return number end)
+  metatable.__gc = function(self) shared.drop(self.place, self.generation) end
+  local new = ffi.metatype(ctype, metatable)
+  local function make(place, generation, ...)
+    return shared.remember(new(place, generation, ...))
+  end
+  local function check_self(self, method)
+    if not istype(ctype, self) then
+      check.fail(kind .. ":" .. method, "call it with a colon", 3)
+    end
+  end
+  return make, check_self
+end
+
+--- What became of a wait: true, or false when its time is over. Raises if nobody is left.
+---@param status string
+---@param where string
+---@param what string  that nobody is left to do
+---@return boolean
+function plain.outcome(status, where, what)
+  if status ~= "alone" then return status == "done" end
+  error(errors.new {
+    kind = "broken", message = ("%s: nobody is left who could %s"):format(where, what),
+  }, 0)
+end
+
+--- A time limit as a method takes it: false is 0.
+---@param below? integer  calls between the method and this one
+---@return number?
+function plain.patience(where, timeout, below)
+  if timeout == false then return 0 end
+  check.timeout(where, timeout, 3 + (below or 0))
+  return timeout
+end
+
+return plain
