@@ -178,4 +178,22 @@ describe("examples", function()
     assert_contains(output, "5 of 20 replies\n10 of 20 replies\n15 of 20 replies\n")
     assert_contains(output, "78498 primes below a million; the timer ticked meanwhile\nstatus 0\n")
   end)
+
+  it("pipeline.lua passes numbers through queues", function()
+    local output = run "pipeline.lua"
+    assert_contains(output, "2262 primes up to 20000\n") -- as an independent count has it
+    assert_contains(output, "5081 numbers with 2 prime factors\n")
+    assert_contains(output, "5118 numbers with 3 prime factors\n")
+    assert_contains(output, "3560 numbers with 4 prime factors\n")
+    assert_contains(output, "16384 is 2 * 2 * 2 *")
+    assert_contains(output, "status 0\n")
+  end)
+
+  it("heat.lua computes the same together as alone", function()
+    local output = run "heat.lua"
+    assert_contains(output, "row   2:  93.499\nrow   5:  74.421\nrow  10:  46.283\n")
+    assert_contains(output, "row  20:  12.106\nrow  50:   0.006\n")
+    assert_contains(output, "0 of 40000 points differ from what one process computes\n")
+    assert_contains(output, "status 0\n")
+  end)
 end)
