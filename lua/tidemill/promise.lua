@@ -10,8 +10,14 @@ local promise = {
   ENDED = 4,    -- when it was over; false till then
   COUNT = 5,    -- how many values there are; -1: it failed; false while the work goes on
   VALUE = 6,    -- the only value, or a table of all, or the error
-  WATCHERS = 7, -- functions to call when it is over; false for none
+  WATCHERS = 7, -- a list for when it is over; false for none
   TICKER = 8,   -- of a job whose progress is shown
+
+  -- Places in a list of watchers; the functions to call follow.
+  NEXT = 1,     -- the list to be called after it, or false
+
+  -- Places in the chain of those lists; both are false if it is empty.
+  FIRST = 1, LAST = 2,
 
   mt = { __name = "tidemill.Result" },
 }

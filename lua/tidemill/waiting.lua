@@ -6,33 +6,29 @@ local errors = require "tidemill.errors"
 local promise = require "tidemill.promise"
 
 local POOL, ENDED, COUNT = promise.POOL, promise.ENDED, promise.COUNT
-local WATCHERS = promise.WATCHERS
+local WATCHERS, NEXT, FIRST, LAST = promise.WATCHERS, promise.NEXT, promise.FIRST, promise.LAST
 
 local waiting = {}
 
----@class tidemill.Watch  promises of a pool that are kept and watched
----@field over tidemill.Promise[]  in order of completion; the C half appends
----@field first integer            over[first] is the next
+---@alias tidemill.Watch any[]  the watchers of a pool's promises that are kept, in order of
+---                            completion: a chain, to which the C half appends
 
 ---@param handle userdata
 ---@return tidemill.Watch
 function waiting.new_watch(handle)
-  return { over = core.finished(handle), first = 1 }
+  return core.finished(handle)
 end
 
 --- The next watcher to be called; nil when all were.
 local function next_watcher(watch)
-  local over = watch.over
   while true do
-    local at = watch.first
-    local kept = over[at]
-    if not kept then return nil end
-    local watchers = kept[WATCHERS]
-    local watcher = watchers and table.remove(watchers, 1)
+    local watchers = watch[FIRST]
+    if not watchers then return nil end
+    local watcher = table.remove(watchers, NEXT + 1)
     if watcher then return watcher end
-    kept[WATCHERS] = false
-    over[at] = nil
-    watch.first = at + 1
+    local following = watchers[NEXT]
+    watch[FIRST] = following
+    if not following then watch[LAST] = false end
   end
 end
 
@@ -42,13 +38,12 @@ end
 ---@return boolean told  was there any?
 function waiting.tell(pool)
   local watch = pool._watch
-  if not watch.over[watch.first] then return false end
+  if not watch[FIRST] then return false end
   local told = false
   for watcher in next_watcher, watch do
     told = true
     watcher()
   end
-  watch.first = 1
   core.told(pool._core)
   return told
 end
@@ -63,7 +58,7 @@ function waiting.watch(result, watcher)
   if watchers then
     watchers[#watchers + 1] = watcher
   else
-    result[WATCHERS] = { watcher }
+    result[WATCHERS] = { false, watcher }
   end
   return true
 end
@@ -153,7 +148,7 @@ end
 --- Watch no more.
 local function forget(result, watcher)
   local watchers = result[WATCHERS]
-  for i = watchers and #watchers or 0, 1, -1 do
+  for i = watchers and #watchers or 0, NEXT + 1, -1 do
     if watchers[i] == watcher then table.remove(watchers, i) end
   end
 end

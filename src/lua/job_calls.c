@@ -242,16 +242,21 @@ void tide_calls_request(struct tide_request *out,
 
 /* ---- starting ---- */
 
-void tide_calls_refuse(struct tide_lua_job *job, lua_State *L, uint32_t item,
-                       const char *why)
+/* Push the error of arguments that cannot travel. */
+static void push_refusal(lua_State *L, const char *why)
 {
-    job->calls->items[item].over = 1;
     lua_pushfstring(L, "cannot send argument, %s", why);
     tide_error_object_push(L, "encode", lua_tostring(L, -1));
     lua_pushnumber(L, 1);
     lua_setfield(L, -2, "attempts");
+    lua_replace(L, -2);
+}
+
+void tide_calls_refuse(struct tide_lua_job *job, lua_State *L, uint32_t item,
+                       const char *why)
+{
+    push_refusal(L, why);
     tide_calls_fail(job, L, item);
-    lua_pop(L, 1);
 }
 
 /* Nothing waits before the new call: hand it out. */
@@ -309,22 +314,27 @@ void tide_calls_start(struct tide_lua_pool *owner, lua_State *L, int pool,
     struct tide_lua_job *job = open_job(owner, L, pool);
     struct tide_calls_item *call = place_call(job, L, promise);
     int status = encode_args(owner, L, call, first, count, &err);
-    if (status == TIDE_ENOMEM) {
+    int is_refused = status != TIDE_OK && status != TIDE_ENOMEM;
+    if (status == TIDE_ENOMEM)
         push_list(L, first, count);
+    else if (is_refused)
+        push_refusal(L, err.text);
+    if (status != TIDE_OK) {
         owner->at = at;
         job = open_job(owner, L, pool);
         call = place_call(job, L, promise);
-        hold(job, L, job->calls->segment.part.count);
     }
+    if (status == TIDE_ENOMEM)
+        hold(job, L, job->calls->segment.part.count);
     call->function = called;
     call->terms = *terms;
     uint32_t item = job->calls->segment.part.count;
     tide_job_extend(&job->ledger, &job->calls->segment.part);
     owner->job_count++;
+    if (is_refused)
+        tide_calls_fail(job, L, item);
     lua_rawgeti(L, owner->at, job->self);
     lua_pushnumber(L, item);
-    if (status != TIDE_OK && status != TIDE_ENOMEM)
-        tide_calls_refuse(job, L, item, err.text);
     hand_out(job, L, call);
 }
 
@@ -335,7 +345,7 @@ int tide_calls_is_over(const struct tide_lua_job *job, uint64_t index)
     return job->calls == NULL || job->calls->items[index].over;
 }
 
-/* The call is over: its promise is kept with the value on top. */
+/* The call is over: its promise is kept with the value on top. That never raises. */
 static void keep_promise(struct tide_lua_job *job, lua_State *L, uint64_t index,
                          int count)
 {

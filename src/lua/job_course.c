@@ -40,7 +40,7 @@ struct tide_lua_job *tide_job_new(struct tide_lua_pool *owner, lua_State *L,
                                   .allowed = UINT64_MAX };
     tide_job_init(&job->ledger, order->chunk);
     job->complete = (order->flags & (TIDE_JOB_LAZY | TIDE_JOB_CALLS)) == 0;
-    lua_createtable(L, TIDE_JOB_POOL, 0);
+    lua_createtable(L, TIDE_JOB_ATTEMPTS, 0); /* its end takes no memory */
     lua_createtable(L, total < PREALLOCATED_MAX ? (int)total : 0, 0);
     lua_rawseti(L, -2, TIDE_JOB_RESULTS);
     lua_pushvalue(L, items);
@@ -304,7 +304,7 @@ static int wait(struct tide_lua_pool *owner, lua_State *L,
             tide_jobs_step(owner, L);
         if (is_over(owner, L, job, call))
             return TIDE_OK;
-        if (owner->finished > 0)
+        if (owner->finished)
             return TIDE_EAGAIN;
         uint64_t start_ns = tide_trace_start(owner);
         int status = rest(owner, job, deadline_ns);

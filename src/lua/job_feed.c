@@ -94,19 +94,22 @@ static void refuse_for_memory(struct tide_lua_job *job, lua_State *L,
 static int cut_call(struct tide_lua_job *job, lua_State *L,
                     struct tide_span *out)
 {
-    struct tide_pool *pool = job->owner->pool;
+    struct tide_lua_pool *owner = job->owner;
     while (tide_job_cut(&job->ledger, 1, out)) {
         int over = tide_calls_is_over(job, out->first);
+        owner->cut = *out;
         int status = over ? TIDE_OK : tide_calls_prepare(job, L, out->first);
+        int can_wait =
+            status == TIDE_ENOMEM && tide_pool_in_flight(owner->pool) > 0;
+        if (status == TIDE_ENOMEM && !can_wait)
+            refuse_for_memory(job, L, out->first);
+        owner->cut.segment = NULL;
         if (status == TIDE_OK && !over)
             return 1;
-        if (status == TIDE_ENOMEM && tide_pool_in_flight(pool) > 0) {
-            tide_job_settle_span(job, out, 0, 0); /* some will be given back */
+        /* While others are on their way some memory will be given back. */
+        tide_job_settle_span(job, out, !can_wait, 0);
+        if (can_wait)
             return 0;
-        }
-        if (status == TIDE_ENOMEM)
-            refuse_for_memory(job, L, out->first);
-        tide_job_settle_span(job, out, 1, 0);
     }
     return 0;
 }
@@ -128,8 +131,11 @@ static int hand_out_span(struct tide_lua_job *job, lua_State *L)
     if (!is_cut)
         return 0;
     int status = tide_flight_start(job, &span);
-    if (status == TIDE_EINVAL)
+    if (status == TIDE_EINVAL) {
+        job->owner->cut = span;
         refuse_worker(job, L, &span);
+        job->owner->cut.segment = NULL;
+    }
     if (status != TIDE_OK)
         tide_job_settle_span(job, &span, status == TIDE_EINVAL, 0);
     return status == TIDE_OK;

@@ -71,9 +71,9 @@ void tide_job_fail(struct tide_lua_job *job, lua_State *L)
         lua_pop(L, 1); /* the first error counts */
         return;
     }
-    job->state = TIDE_JOB_FAILED;
     if (job->calls != NULL)
-        tide_calls_fail_all(job, L);
+        tide_calls_fail_all(job, L); /* it may raise, and is tried again */
+    job->state = TIDE_JOB_FAILED;
     tide_job_store(job, L, TIDE_JOB_ERROR);
     keep_promise(job, L);
     tide_job_stop(&job->ledger);
@@ -187,6 +187,8 @@ void tide_job_retire(struct tide_lua_job *job, lua_State *L)
         job->state = TIDE_JOB_DONE;
     tide_job_leave_feed(job);
     unlist(job);
+    if (owner->feeding == job)
+        owner->feeding = NULL;
     if (owner->calls == job)
         owner->calls = NULL;
     if (job->calls != NULL)
@@ -214,9 +216,14 @@ void tide_jobs_fail_all(struct tide_lua_pool *owner, lua_State *L,
     owner->ended = 1;
     date_ends(owner);
     while (owner->jobs != NULL) {
+        struct tide_lua_job *job = owner->jobs;
         tide_error_object_push(L, kind, message);
-        tide_job_fail(owner->jobs, L);
-        tide_job_retire(owner->jobs, L);
+        if (job != owner->jobs) { /* a finalizer has used the pool */
+            lua_pop(L, 1);
+            continue;
+        }
+        tide_job_fail(job, L);
+        tide_job_retire(job, L);
     }
     if (owner->calls != NULL) /* without work */
         tide_calls_close(owner->calls, L);
@@ -267,6 +274,21 @@ static int step_protected(lua_State *L)
     return 0;
 }
 
+/* The job being handed out fails with the error on top; of calls the one in hand. */
+static void fail_feeding(struct tide_lua_pool *owner, lua_State *L)
+{
+    struct tide_lua_job *job = owner->feeding;
+    struct tide_span cut = owner->cut;
+    if (job->calls != NULL && cut.segment != NULL)
+        tide_calls_fail(job, L, cut.first);
+    else
+        tide_job_fail(job, L);
+    owner->feeding = NULL;
+    owner->cut.segment = NULL;
+    if (cut.segment != NULL)
+        tide_job_settle_span(job, &cut, cut.last - cut.first, 0);
+}
+
 /* Something raised in the middle of a step, for lack of memory: a job fails. */
 static void recover(struct tide_lua_pool *owner, lua_State *L)
 {
@@ -277,10 +299,16 @@ static void recover(struct tide_lua_pool *owner, lua_State *L)
     if (owner->taking)
         tide_jobs_abandon(owner, L);
     else if (owner->feeding != NULL)
-        tide_job_fail(owner->feeding, L);
+        fail_feeding(owner, L);
     else
         lua_error(L);
-    owner->feeding = NULL;
+}
+
+/* What the last step could not end, for lack of memory. */
+static void catch_up(struct tide_lua_pool *owner, lua_State *L)
+{
+    lua_pushliteral(L, "not enough memory");
+    recover(owner, L);
 }
 
 /* Push step_protected(), made once a pool. */
@@ -312,17 +340,17 @@ void tide_jobs_step_with(struct tide_lua_pool *owner, lua_State *L,
 {
     int at = owner->at;
     int failed;
-    if (owner->ended)
-        return;
     luaL_checkstack(L, 16, "too many nested calls");
+    if (owner->ended) {
+        if (owner->jobs != NULL) /* there was no memory for their errors */
+            tide_jobs_fail_all(owner, L, "broken", "not enough memory");
+        return;
+    }
     if (owner->dropped)
         end_dropped(owner, L);
     date_ends(owner);
-    if (owner->taking) {
-        lua_pushliteral(L, "not enough memory");
-        recover(owner, L);
-    }
-    owner->feeding = NULL;
+    if (owner->taking || owner->feeding != NULL)
+        catch_up(owner, L);
     do {
         owner->busy = 1;
         push_step(L, at);

@@ -59,7 +59,8 @@ struct tide_lua_pool {
     struct tide_outcome outcome; /* being taken in, if `taking` */
     int taking;
     uint32_t repeated;            /* items of it that have another try */
-    struct tide_lua_job *feeding; /* being handed out, if any */
+    struct tide_lua_job *feeding; /* being handed out, if any, */
+    struct tide_span cut;         /* and what was cut of it, if `segment` */
     double span_ns; /* what a span has taken lately, over all jobs */
     int at;    /* stack index of the table of active jobs, in this C function */
     int busy;  /* inside a step: a hook must not come back in */
@@ -70,7 +71,7 @@ struct tide_lua_pool {
     uint64_t opened;           /* shared objects received, that were weighed */
     int owns_host;             /* its supervisor is there for it alone */
     int dropped;               /* streams were, see tide_jobs_drop() */
-    uint32_t finished;         /* promises on the list of those to be told of */
+    int finished;              /* there are watchers to be called */
     uint64_t last_end;         /* of a promise: ends are in order */
     int has_seed;              /* random streams per item */
     uint64_t seed;             /* of the pool */
@@ -145,7 +146,7 @@ enum tide_pool_value {
 /** Places in the table of active jobs, besides theirs. */
 enum tide_active_value {
     TIDE_ACTIVE_STEP = -1,
-    TIDE_ACTIVE_FINISHED = -2, /* a list of promises, see promise.h */
+    TIDE_ACTIVE_FINISHED = -2, /* a chain of watchers, see promise.h */
     TIDE_ACTIVE_RECENT = -3    /* and downwards */
 };
 

@@ -203,7 +203,7 @@ static int core_promise(lua_State *L)
     return 0;
 }
 
-/* finished(pool) -> where watched promises are listed when they are kept */
+/* finished(pool) -> the chain of the watchers of promises that were kept */
 static int core_finished(lua_State *L)
 {
     tide_check_pool(L, 1);
@@ -213,7 +213,7 @@ static int core_finished(lua_State *L)
     return 1;
 }
 
-/* told(pool): that list is empty, it begins at 1 again */
+/* told(pool): that chain is empty */
 static int core_told(lua_State *L)
 {
     tide_check_pool(L, 1)->finished = 0;

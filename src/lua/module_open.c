@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "lua/failure.h"
 #include "lua/module.h"
+#include "lua/promise.h"
 #include "lua/trace.h"
 
 #include <lauxlib.h>
@@ -61,6 +62,20 @@ static void make_single(struct tide_pool_options *options)
     options->region_bytes = UINT64_C(1) << 34;
 }
 
+/* Push the table of active jobs. To let go of one must take no memory. */
+static void push_active(lua_State *L)
+{
+    lua_newtable(L);
+    lua_pushnumber(L, 0);
+    lua_rawseti(L, -2, 0); /* free places: see luaL_unref() */
+    lua_createtable(L, TIDE_CHAIN_LAST, 0);
+    for (int place = TIDE_CHAIN_FIRST; place <= TIDE_CHAIN_LAST; place++) {
+        lua_pushboolean(L, 0);
+        lua_rawseti(L, -2, place);
+    }
+    lua_rawseti(L, -2, TIDE_ACTIVE_FINISHED);
+}
+
 int tide_core_open(lua_State *L)
 {
     size_t config_bytes;
@@ -86,9 +101,7 @@ int tide_core_open(lua_State *L)
     lua_createtable(L, TIDE_POOL_JOBS, 0);
     lua_pushvalue(L, host_index);
     lua_rawseti(L, -2, TIDE_POOL_HOST); /* needed as long as the pool lives */
-    lua_newtable(L);
-    lua_newtable(L);
-    lua_rawseti(L, -2, TIDE_ACTIVE_FINISHED);
+    push_active(L);
     lua_rawseti(L, -2, TIDE_POOL_JOBS);
     lua_pushvalue(L, 5);
     lua_rawseti(L, -2, TIDE_POOL_KEEPER);

@@ -30,12 +30,24 @@ static int keep_in_place(struct tide_lua_pool *owner, lua_State *L,
     return 1;
 }
 
-static void list_finished(struct tide_lua_pool *owner, lua_State *L, int at)
+/* Pop watchers, which go to the end of the chain. */
+static void chain_watchers(struct tide_lua_pool *owner, lua_State *L)
 {
     lua_rawgeti(L, owner->at, TIDE_ACTIVE_FINISHED);
-    lua_pushvalue(L, at);
-    lua_rawseti(L, -2, (int)++owner->finished);
+    lua_pushvalue(L, -2);
+    lua_rawgeti(L, -2, TIDE_CHAIN_LAST);
+    if (lua_istable(L, -1)) {
+        lua_insert(L, -2);
+        lua_rawseti(L, -2, TIDE_WATCHERS_NEXT);
+        lua_pop(L, 1);
+    } else {
+        lua_pop(L, 1);
+        lua_rawseti(L, -2, TIDE_CHAIN_FIRST);
+    }
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, TIDE_CHAIN_LAST);
     lua_pop(L, 1);
+    owner->finished = 1;
 }
 
 void tide_promise_keep(struct tide_lua_pool *owner, lua_State *L, int at,
@@ -47,10 +59,10 @@ void tide_promise_keep(struct tide_lua_pool *owner, lua_State *L, int at,
     lua_pushnumber(L, count);
     lua_rawseti(L, at, TIDE_PROMISE_COUNT);
     lua_rawgeti(L, at, TIDE_PROMISE_WATCHERS);
-    int watched = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    if (watched)
-        list_finished(owner, L, at);
+    if (lua_istable(L, -1))
+        chain_watchers(owner, L);
+    else
+        lua_pop(L, 1);
 }
 
 void tide_promise_keep_listed(struct tide_lua_pool *owner, lua_State *L,

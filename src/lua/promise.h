@@ -4,6 +4,9 @@
  *
  * A promise is a table that the Lua half makes and gives away with the work, and
  * that is filled in when the work is over: so that to ask it costs no call into C.
+ *
+ * To keep one takes no memory, so it cannot fail: all places it has were there from
+ * the beginning, and watchers are told of by a chain through them.
  */
 #ifndef TIDE_LUA_PROMISE_H
 #define TIDE_LUA_PROMISE_H
@@ -15,12 +18,18 @@ enum tide_promise_place {
     TIDE_PROMISE_ENDED = 4, /* when it was over; ends are in order */
     TIDE_PROMISE_COUNT,     /* of its values; -1: VALUE is an error; or false */
     TIDE_PROMISE_VALUE,     /* the only value, or a table of all */
-    TIDE_PROMISE_WATCHERS   /* unless false it is listed when it is over */
+    TIDE_PROMISE_WATCHERS   /* a list, or false */
 };
+
+/** Places in TIDE_ACTIVE_FINISHED: watchers to be called, or false. */
+enum tide_chain_place { TIDE_CHAIN_FIRST = 1, TIDE_CHAIN_LAST };
+
+/** The place in a list of watchers of the list after it; functions follow. */
+enum { TIDE_WATCHERS_NEXT = 1 };
 
 /**
  * The work is over: fill in the promise at `at` with the value on top, which is
- * popped. If it is watched it goes to the list TIDE_ACTIVE_FINISHED.
+ * popped. Its watchers go to the chain TIDE_ACTIVE_FINISHED.
  *
  * @param count  as TIDE_PROMISE_COUNT
  */
