@@ -73,6 +73,8 @@ end
 
 --- A script's function goes before what else the name may mean.
 local function find(self, name)
+  local direct = rawget(self.globals, name)
+  if type(direct) == "function" then return direct end
   if name:find "^[%a_][%w_.]*$" then
     local found = find_global(self, name)
     if type(found) == "function" then return found end
@@ -110,7 +112,7 @@ end
 ---@param name string
 ---@param items any[]
 ---@param count integer  of the items
----@param options tidemill.CallOptions
+---@param options? tidemill.CallOptions
 ---@return tidemill.Entry
 function mill.start(self, call, way, name, items, count, options)
   if way == "apply_async" then

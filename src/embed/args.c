@@ -231,7 +231,7 @@ static void push_integer(lua_State *L, const unsigned char *at)
 {
     int64_t value;
     memcpy(&value, at, sizeof value);
-    tide_mill_push(L, "integer");
+    tide_mill_push(L, TIDE_MILL_INTEGER);
     lua_pushlightuserdata(L, &value);
     lua_call(L, 2, 1);
 }

@@ -30,8 +30,15 @@ static void set_count(lua_State *L, const char *name, double value)
     lua_setfield(L, -2, name);
 }
 
+/* None is less work than empty ones. */
 static void push_options(lua_State *L, const struct tide_call_options *options)
 {
+    if (options->timeout_s == 0 && options->retries == 0 &&
+        options->retry_errors == 0 && options->chunk_size == 0 &&
+        !options->collect) {
+        lua_pushnil(L);
+        return;
+    }
     lua_newtable(L);
     set_count(L, "timeout", options->timeout_s);
     set_count(L, "retries", options->retries);
@@ -64,7 +71,7 @@ static int push_items(lua_State *L, const struct order *order)
 static void start(lua_State *L, void *data)
 {
     struct order *order = data;
-    tide_mill_push(L, "start");
+    tide_mill_push(L, TIDE_MILL_START);
     lua_pushlightuserdata(L, order->call);
     lua_pushstring(L, order->way);
     push_function_name(L, order);
@@ -181,7 +188,7 @@ static void conclude(lua_State *L, tide_call *call)
 static void await(lua_State *L, void *data)
 {
     const struct patience *patience = data;
-    tide_mill_push(L, "wait");
+    tide_mill_push(L, TIDE_MILL_WAIT);
     lua_rawgeti(L, LUA_REGISTRYINDEX, patience->call->entry);
     lua_pushnumber(L, patience->seconds);
     lua_call(L, 3, 2);
@@ -209,7 +216,7 @@ int tide_call_wait(tide_call *call, double seconds, struct tide_error *err)
 static void take_next(lua_State *L, void *data)
 {
     struct patience *patience = data;
-    tide_mill_push(L, "next");
+    tide_mill_push(L, TIDE_MILL_NEXT);
     lua_pushnumber(L, patience->seconds);
     lua_call(L, 2, 3);
     patience->call = lua_touserdata(L, -3);
@@ -238,7 +245,7 @@ int tide_mill_next(tide_call **out, tide_mill *mill, double seconds,
 static void cancel(lua_State *L, void *data)
 {
     const tide_call *call = data;
-    tide_mill_push(L, "cancel");
+    tide_mill_push(L, TIDE_MILL_CANCEL);
     lua_rawgeti(L, LUA_REGISTRYINDEX, call->entry);
     lua_call(L, 2, 0);
 }
@@ -252,7 +259,7 @@ void tide_call_cancel(tide_call *call)
 static void forget(lua_State *L, void *data)
 {
     const tide_call *call = data;
-    tide_mill_push(L, "forget");
+    tide_mill_push(L, TIDE_MILL_FORGET);
     lua_rawgeti(L, LUA_REGISTRYINDEX, call->entry);
     lua_call(L, 2, 0);
     luaL_unref(L, LUA_REGISTRYINDEX, call->entry);

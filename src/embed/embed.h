@@ -7,9 +7,10 @@
  * as a part (tide_mill_run_part), so that no error leaves it but as a status.
  *
  *   Value on the Lua side                     Held by
- *   the table of mill.open                    registry, TIDE_KEY_MILL
- *   the entry of a call: its result while     registry, by call->entry
- *   it runs, then its values at 1
+ *   the functions of mill.lua by number, and  registry, see tide_mill_push
+ *   at TIDE_MILL_SELF what mill.open made
+ *   the entry of a call: its job, and when    registry, by call->entry
+ *   it is over its values at 1
  *   the cursor: table, key, value of level    the entry, from 2 on
  *   1, 2, ...
  */
@@ -46,8 +47,18 @@ struct tide_call {
     struct tide_error error;
 };
 
-/** The mill's own table. */
-#define TIDE_KEY_MILL "tidemill.mill"
+/** What mill.lua does. */
+enum tide_mill_function {
+    TIDE_MILL_SELF = 1,
+    TIDE_MILL_START,
+    TIDE_MILL_WAIT,
+    TIDE_MILL_NEXT,
+    TIDE_MILL_CANCEL,
+    TIDE_MILL_FORGET,
+    TIDE_MILL_FD,
+    TIDE_MILL_INTEGER,
+    TIDE_MILL_TAKE_INTEGER
+};
 
 /**
  * Register Tidemill in a state, run the starter's hook there, and let it have what
@@ -73,8 +84,8 @@ int tide_mill_run_part(struct tide_mill *mill, tide_part part, void *data,
 /** Tell of a failure: the status of the error object at `index`, and its text. */
 int tide_mill_tell(lua_State *L, int index, struct tide_error *err);
 
-/** Push a function of mill.lua, and the mill's table. */
-void tide_mill_push(lua_State *L, const char *function);
+/** Push a function of mill.lua, and its first argument. */
+void tide_mill_push(lua_State *L, enum tide_mill_function function);
 
 /**
  * Push a table with the values of args, which may be NULL: how many. May raise. They

@@ -109,17 +109,44 @@ int tide_mill_run_part(tide_mill *mill, tide_part part, void *data,
     return frame.status;
 }
 
-void tide_mill_push(lua_State *L, const char *function)
+static const char functions_key; /* its address is a key of the registry */
+
+void tide_mill_push(lua_State *L, enum tide_mill_function function)
 {
-    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
-    lua_getfield(L, -1, "tidemill.mill");
-    lua_getfield(L, -1, function);
-    lua_replace(L, -3);
-    lua_pop(L, 1);
-    lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_MILL);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&functions_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    lua_rawgeti(L, -1, (int)function);
+    lua_rawgeti(L, -2, TIDE_MILL_SELF);
+    lua_remove(L, -3);
 }
 
 /* ---- opening ---- */
+
+/* Keep the functions of the module at `module`, and the mill on top, which goes. */
+static void keep_functions(lua_State *L, int module)
+{
+    static const char *const names[] = {
+        [TIDE_MILL_START] = "start",
+        [TIDE_MILL_WAIT] = "wait",
+        [TIDE_MILL_NEXT] = "next",
+        [TIDE_MILL_CANCEL] = "cancel",
+        [TIDE_MILL_FORGET] = "forget",
+        [TIDE_MILL_FD] = "fd",
+        [TIDE_MILL_INTEGER] = "integer",
+        [TIDE_MILL_TAKE_INTEGER] = "take_integer",
+    };
+    const int count = sizeof names / sizeof names[0];
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&functions_key);
+    lua_createtable(L, count, 0);
+    lua_pushvalue(L, -3);
+    lua_rawseti(L, -2, TIDE_MILL_SELF);
+    for (int i = TIDE_MILL_SELF + 1; i < count; i++) {
+        lua_getfield(L, module, names[i]);
+        lua_rawseti(L, -2, i);
+    }
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    lua_pop(L, 1);
+}
 
 static void set_number(lua_State *L, const char *name, double value)
 {
@@ -135,8 +162,9 @@ static void open_pool(lua_State *L, void *data)
     tide_codec_of(L); /* knows the libraries as they are now */
     tide_state_require(L, "tidemill");
     tide_state_require(L, "tidemill.mill");
+    int module = lua_gettop(L);
     tide_setup_restrict(L);
-    lua_getfield(L, -1, "open");
+    lua_getfield(L, module, "open");
     lua_pushvalue(L, LUA_GLOBALSINDEX);
     lua_pushstring(L, options->path);
     lua_pushstring(L, options->cpath);
@@ -149,7 +177,7 @@ static void open_pool(lua_State *L, void *data)
     set_number(L, "memory_limit", (double)options->memory_limit_bytes);
     set_number(L, "max_rss", (double)options->max_rss_bytes);
     lua_call(L, 4, 1);
-    lua_setfield(L, LUA_REGISTRYINDEX, TIDE_KEY_MILL);
+    keep_functions(L, module);
 }
 
 static void close_mill(tide_mill *mill)
@@ -285,7 +313,7 @@ int tide_mill_load_file(tide_mill *mill, const char *path,
 static void get_fd(lua_State *L, void *data)
 {
     int *fd = data;
-    tide_mill_push(L, "fd");
+    tide_mill_push(L, TIDE_MILL_FD);
     lua_call(L, 1, 1);
     *fd = (int)lua_tonumber(L, -1);
 }

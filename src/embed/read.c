@@ -112,7 +112,7 @@ static void take_integer(lua_State *L, struct query *query)
             query->integer = (int64_t)number;
     } else if (lua_type(L, -1) > LUA_TTHREAD) { /* a cdata */
         int value = lua_gettop(L);
-        tide_mill_push(L, "take_integer");
+        tide_mill_push(L, TIDE_MILL_TAKE_INTEGER);
         lua_pushlightuserdata(L, &query->integer);
         lua_pushvalue(L, value);
         lua_call(L, 3, 1);
