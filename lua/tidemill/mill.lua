@@ -13,18 +13,17 @@ local mill = {}
 ---@class tidemill.Mill
 ---@field pool tidemill.Pool
 ---@field globals table        of the scripts
----@field over table<integer, tidemill.Entry>  from `first` to `last`: calls that are over and not
----                           yet reported, with holes where one was reported otherwise
----@field first integer
----@field last integer
+---@field first tidemill.Entry|false  calls that are over and not yet reported, and
+---@field last tidemill.Entry|false
 ---@field flying integer       calls not yet among them
 
 ---@class tidemill.Entry
 ---@field result tidemill.Result
 ---@field call userdata   the host's, by its address
 ---@field told boolean    that it is over, or freed
----@field place? integer   in mill.over
----@field [1] any         what can be read: results, or the error
+---@field before tidemill.Entry|false  among those that are over
+---@field after tidemill.Entry|false
+---@field [1] any         what can be read: results, or the error; nil before
 
 local FOREVER = 1e9 -- seconds
 
@@ -41,7 +40,7 @@ function mill.open(globals, path, cpath, options)
   end
   return {
     globals = globals, pool = pool.new(options, "tide_mill_open"),
-    over = {}, first = 1, last = 0, flying = 0,
+    first = false, last = false, flying = 0,
   }
 end
 
@@ -88,21 +87,23 @@ end
 
 -- ---- calls ----
 
+-- Neither of these takes memory: no call is forgotten, and none is told of that was freed.
+
 local function add_over(self, entry)
   self.flying = self.flying - 1
   if entry.told then return end
-  self.last = self.last + 1
-  self.over[self.last] = entry
-  entry.place = self.last
+  local last = self.last
+  entry.before = last
+  if last then last.after = entry else self.first = entry end
+  self.last = entry
 end
 
 local function remove_over(self, entry)
   entry.told = true
-  if entry.place then
-    self.over[entry.place] = nil
-    if entry.place == self.first then self.first = self.first + 1 end
-    entry.place = nil
-  end
+  local before, after = entry.before, entry.after
+  if before then before.after = after elseif self.first == entry then self.first = after end
+  if after then after.before = before elseif self.last == entry then self.last = before end
+  entry.before, entry.after = false, false
 end
 
 --- Start a call.
@@ -125,10 +126,13 @@ function mill.start(self, call, way, name, items, count, options)
   -- What is wrong with the options is not told of a place in this file.
   local ok, started = pcall(self.pool[way], self.pool, find(self, name), items, options)
   if not ok then error(started, 0) end
-  local entry = { result = started, call = call, told = false }
-  self.flying = self.flying + 1
+  local entry =
+    { result = started, call = call, told = false, before = false, after = false }
   local function watcher() add_over(self, entry) end
-  if not waiting.watch(started, watcher) then watcher() end
+  -- From here on we know the call's address, and nothing may raise.
+  local is_watched = waiting.watch(started, watcher)
+  self.flying = self.flying + 1
+  if not is_watched then add_over(self, entry) end
   return entry
 end
 
@@ -136,7 +140,7 @@ end
 ---@return tidemill.Error? failure
 local function conclude(self, entry)
   local ok, value = result.take(entry.result)
-  entry[1] = value
+  entry[1] = value -- which may take memory: then the call remains as it was
   remove_over(self, entry)
   return not ok and value or nil
 end
@@ -169,14 +173,6 @@ function mill.forget(self, entry)
   waiting.tell(self.pool)
 end
 
-local function pop(self)
-  while self.first <= self.last do
-    local entry = self.over[self.first]
-    self.first = self.first + 1
-    if entry then return entry end
-  end
-end
-
 --- The next call that is over.
 ---@param seconds number  to wait for one; negative: for ever
 ---@return userdata? call
@@ -185,12 +181,11 @@ end
 function mill.next(self, seconds)
   local deadline = core.now() + (seconds >= 0 and seconds or FOREVER)
   self.pool:poll()
-  local entry = pop(self)
-  while not entry and self.flying > 0 and core.now() < deadline do
+  while not self.first and self.flying > 0 and core.now() < deadline do
     core.wait(self.pool._core, nil, deadline - core.now())
     waiting.tell(self.pool)
-    entry = pop(self)
   end
+  local entry = self.first
   if entry then return entry.call, entry, conclude(self, entry) end
 end
 

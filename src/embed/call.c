@@ -68,9 +68,13 @@ static int push_items(lua_State *L, const struct order *order)
     return 1;
 }
 
+/* The place of the entry is there before there is one: once the other side knows the
+ * call's address, nothing may raise. */
 static void start(lua_State *L, void *data)
 {
     struct order *order = data;
+    lua_pushboolean(L, 0);
+    order->call->entry = luaL_ref(L, LUA_REGISTRYINDEX);
     tide_mill_push(L, TIDE_MILL_START);
     lua_pushlightuserdata(L, order->call);
     lua_pushstring(L, order->way);
@@ -78,7 +82,13 @@ static void start(lua_State *L, void *data)
     lua_pushnumber(L, push_items(L, order));
     push_options(L, &order->options);
     lua_call(L, 7, 1);
-    order->call->entry = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, order->call->entry);
+}
+
+static void give_place_back(lua_State *L, void *data)
+{
+    const tide_call *call = data;
+    luaL_unref(L, LUA_REGISTRYINDEX, call->entry);
 }
 
 static void link_call(tide_call *call)
@@ -123,11 +133,13 @@ static int start_call(tide_call **out, tide_mill *mill, struct order *order,
     if (call == NULL)
         return tide_fail(err, TIDE_ENOMEM, "cannot allocate a call");
     *call = (tide_call){ .mill = mill,
+                         .entry = LUA_NOREF,
                          .status = TIDE_EAGAIN,
                          .data = order->options.data };
     order->call = call;
     status = tide_mill_run_part(mill, start, order, err);
     if (status != TIDE_OK) {
+        tide_mill_run_part(mill, give_place_back, call, NULL);
         free(call);
         return status;
     }

@@ -156,9 +156,22 @@ static void set_number(lua_State *L, const char *name, double value)
     lua_setfield(L, -2, name);
 }
 
+/*
+ * The compiler of LuaJIT 2.1 does not survive every lack of memory: now and then the
+ * process is gone. What runs in a mill's own state is short; the workers compile.
+ */
+static void stop_compiler(lua_State *L)
+{
+    tide_state_require(L, "jit");
+    lua_getfield(L, -1, "off");
+    lua_call(L, 0, 0);
+    lua_pop(L, 1);
+}
+
 static void open_pool(lua_State *L, void *data)
 {
     const struct tide_mill_options *options = data;
+    stop_compiler(L);
     tide_codec_of(L); /* knows the libraries as they are now */
     tide_state_require(L, "tidemill");
     tide_state_require(L, "tidemill.mill");
