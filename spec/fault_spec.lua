@@ -502,7 +502,9 @@ describe("a fault", function()
     assert.equal("timeout", results[1].kind)
     assert.equal(2, results[2])
     assert.equal(3, results[3])
-    assert.same({ "1", "2", "3" }, files.lines(log))
+    local begun = files.tally(log)
+    assert.is_true((begun["1"] or 0) <= 1) -- it may not have come to it on a busy machine
+    assert.same({ 1, 1 }, { begun["2"], begun["3"] })
     os.remove(log)
   end)
 
