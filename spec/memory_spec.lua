@@ -18,7 +18,7 @@ local ways = {
   end,
   ["an array"] = function()
     local t = { 1 }
-    while true do t[#t + 1] = t[#t] end
+    while #t > 0 do t[#t + 1] = 1 end
   end,
   ["small tables"] = function()
     local t

@@ -112,13 +112,13 @@ describe("many pools", function()
 
   it("may be dropped without being closed", function()
     assert_flat(function()
-      for _ = 1, times(50) do tidemill.pool(2):submit(identity, 1) end
+      for _ = 1, times(30) do tidemill.pool(2):submit(identity, 1) end
     end)
   end)
 
   it("may be closed and joined", function()
     assert_flat(function()
-      for i = 1, times(50) do
+      for i = 1, times(30) do
         local pool = tidemill.pool(2)
         local result = pool:submit(identity, i)
         pool:close()
@@ -183,11 +183,11 @@ describe("many deaths", function()
   end
 
   it("by maxtasksperchild cost a fork each, and nothing that stays", function()
-    replaced({ processes = 2, maxtasksperchild = 1 }, identity, times(400))
+    replaced({ processes = 2, maxtasksperchild = 1 }, identity, times(100))
   end)
 
   it("by exits cost a fork each, and nothing that stays", function()
-    replaced({ processes = 2 }, function() os.exit(1) end, times(400), "collect")
+    replaced({ processes = 2 }, function() os.exit(1) end, times(100), "collect")
   end)
 end)
 
