@@ -22,7 +22,7 @@ local scripts = {
     local many = tidemill.pool(50)
     local result = many:map_async(function(x)
       local C = require "ffi"
-      C.cdef "int getpid(void); int kill(int, int);"
+      C.cdef "int getpid(void); int kill(int, int); int poll(void *, unsigned long, int);"
       if x % 2 == 0 then C.C.kill(C.C.getpid(), 19) end
       while true do C.C.poll(nil, 0, 1000) end
     end, tidemill.range(1, 50), 1)
