@@ -108,7 +108,7 @@ add_test(NAME spec_api
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 set_tests_properties(spec spec_api PROPERTIES
     LABELS spec
-    TIMEOUT 300
+    TIMEOUT 900
     ENVIRONMENT "${environment}"
     FAIL_REGULAR_EXPRESSION "${reports}")
 set_property(TEST spec_api APPEND PROPERTY ENVIRONMENT "TIDEMILL_CODEC=api")

@@ -235,7 +235,8 @@ void tide_crew_start(struct tide_office *office, struct tide_crew *crew)
 
 void tide_crew_resize(struct tide_crew *crew, uint32_t count)
 {
-    int grows = !crew->stopping && !tide_board_is_closed(&crew->board);
+    int grows = !crew->stopping && !tide_board_is_closed(&crew->board) &&
+                !tide_board_is_single(&crew->board);
     if (count == 0 || count > crew->place_count)
         return; /* the host knows better */
     uint32_t manned = tide_board_worker_count(&crew->board);
