@@ -6,6 +6,8 @@ local ffi = require "ffi"
 local leaks = require "support.leaks"
 local tidemill = require "tidemill"
 
+local it = commons.apart(it)
+
 local NUMBERS = { "int8_t", "uint8_t", "int16_t", "uint16_t", "int32_t", "uint32_t", "int64_t",
   "uint64_t", "float", "double" }
 
@@ -272,7 +274,7 @@ describe("tidemill.matrix", function()
     local matrix = tidemill.matrix("int", 3, 4)
     for _, place in ipairs { { 0, 1 }, { 4, 1 }, { 1, 0 }, { 1, 5 }, { 1.5, 1 }, { 1, 1.5 } } do
       local err = raises("is out of bounds: the matrix has 3 rows and 4 columns",
-        function() return matrix:get(place[1], place[2]) end)
+        function() return (matrix:get(place[1], place[2])) end)
       assert.matches("array_spec.lua", err)
       raises("is out of bounds", function() matrix:set(place[1], place[2], 1) end)
     end

@@ -439,6 +439,12 @@ static void bury(uint32_t index, pid_t pid, tide_handle *pinned,
     atomic_store(&desks[index].argument, 0);
 }
 
+static int is_never_quiet(const void *pool)
+{
+    (void)pool;
+    return 0;
+}
+
 static void test_kills(void)
 {
     tide_handle kept[KEPT] = { 0 };
@@ -449,7 +455,7 @@ static void test_kills(void)
                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(desks != MAP_FAILED);
     for (uint32_t i = 0; i < WORKERS; i++) {
-        tide_crew_opened(i);
+        tide_crew_opened(i, is_never_quiet, NULL);
         pids[i] = hire(i);
     }
     for (unsigned round = 0; round < check_rounds; round++) {

@@ -78,8 +78,8 @@ void tide_handles_collect(struct tide_codec *codec, lua_State *L)
     uint64_t before = tide_objects_held_bytes();
     lua_gc(L, LUA_GCCOLLECT, 0);
     uint64_t twice = 2 * tide_objects_held_bytes();
-    /* What comes again and again, as an argument, is to be collected once. */
-    codec->light_bytes = twice > before ? twice : before;
+    /* What comes again and again, as an argument, is not to be collected each time. */
+    codec->light_bytes = twice > before / 2 ? twice : before / 2;
 }
 
 void tide_handles_weigh(struct tide_codec *codec, lua_State *L)

@@ -93,6 +93,13 @@ static int start_crew(struct tide_pool *pool,
     return TIDE_OK;
 }
 
+/* Every slot that was ever used is free: nothing is under way, or being taken in. */
+static int is_quiet(const void *context)
+{
+    const struct tide_pool *pool = context;
+    return pool->board.used_count == pool->board.free_count;
+}
+
 int tide_pool_open(struct tide_pool **out, struct tide_host *host,
                    const struct tide_pool_options *options,
                    struct tide_error *err)
@@ -105,7 +112,7 @@ int tide_pool_open(struct tide_pool **out, struct tide_host *host,
     pool->host = host;
     pool->arena.fd = pool->board.event_fd = pool->wait_fd = -1;
     pool->crew = ++last_crew;
-    tide_crew_opened(pool->crew);
+    tide_crew_opened(pool->crew, is_quiet, pool);
     pool->next = host->pools;
     host->pools = pool;
 

@@ -8,7 +8,8 @@
  * `reaped`, then tells. The host looks at what was told and at the last ticket, then
  * takes in all that has arrived, and then buries those workers of that pool whose
  * ticket is not later: what they sent had been handed over before the ticket was
- * drawn, hence before the host looked.
+ * drawn, hence before the host looked. Where a pool has nothing under way and nothing
+ * to take in, its dead need not wait for the host to look.
  *
  * Others without a living heir are buried by anybody. There is nobody to tell of
  * them: who makes or drops an object, joins or waits looks for them, which is a few
@@ -39,11 +40,14 @@ static int is_ours(struct tide_who who)
            who.incarnation == tide_entry_who(who.entry).incarnation;
 }
 
-static int is_open(uint32_t crew)
+/* May a worker of ours, of this pool, have sent what was not taken in? */
+static int may_have_sent(uint32_t crew)
 {
-    for (size_t i = 0; i < tide_share.open_count; i++)
-        if (tide_share.open_crews[i] == crew)
-            return 1;
+    for (size_t i = 0; i < tide_share.open_count; i++) {
+        const struct tide_open_crew *open = &tide_share.open_crews[i];
+        if (open->crew == crew)
+            return !open->is_quiet(open->pool);
+    }
     return tide_share.lost_count;
 }
 
@@ -56,7 +60,8 @@ static int is_abandoned(uint32_t index)
         return !lives(entry->parent);
     if (state != TIDE_ENTRY_TAKEN || tide_entry_has_life(index))
         return 0;
-    return is_ours(entry->heir) ? !is_open(entry->crew) : !lives(entry->heir);
+    return is_ours(entry->heir) ? !may_have_sent(entry->crew)
+                                : !lives(entry->heir);
 }
 
 static uint32_t entry_top(void)
@@ -152,11 +157,12 @@ void tide_crew_settled(uint32_t crew, struct tide_deaths before)
     tide_commons_unlock();
 }
 
-void tide_crew_opened(uint32_t crew)
+void tide_crew_opened(uint32_t crew, int (*is_quiet)(const void *pool),
+                      const void *pool)
 {
     if (tide_share.open_count == tide_share.open_capacity) {
         size_t capacity = 2 * tide_share.open_capacity + 8;
-        uint32_t *crews =
+        struct tide_open_crew *crews =
             realloc(tide_share.open_crews, capacity * sizeof *crews);
         tide_share.lost_count |= crews == NULL;
         if (crews == NULL)
@@ -164,13 +170,14 @@ void tide_crew_opened(uint32_t crew)
         tide_share.open_crews = crews;
         tide_share.open_capacity = capacity;
     }
-    tide_share.open_crews[tide_share.open_count++] = crew;
+    tide_share.open_crews[tide_share.open_count++] =
+        (struct tide_open_crew){ crew, is_quiet, pool };
 }
 
 void tide_crew_closed(uint32_t crew)
 {
     for (size_t i = 0; i < tide_share.open_count; i++) {
-        if (tide_share.open_crews[i] == crew) {
+        if (tide_share.open_crews[i].crew == crew) {
             tide_share.open_crews[i] =
                 tide_share.open_crews[--tide_share.open_count];
             break;

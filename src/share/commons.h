@@ -196,8 +196,14 @@ struct tide_who tide_commons_self(void);
 /** A child is reaped, and what it had finished has been handed over. */
 void tide_commons_reaped(pid_t pid);
 
-/** A pool is there; its number is unique among those this process ever had. */
-void tide_crew_opened(uint32_t crew);
+/**
+ * A pool is there; its number is unique among those this process ever had.
+ *
+ * @param is_quiet  asks it: is there nothing that any worker has sent and that was
+ *                  not taken in, or that one that lives might send?
+ */
+void tide_crew_opened(uint32_t crew, int (*is_quiet)(const void *pool),
+                      const void *pool);
 
 /** How many deaths there were: to be asked before outcomes are taken in. */
 struct tide_deaths {

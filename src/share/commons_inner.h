@@ -29,6 +29,12 @@ struct tide_hold {
     uint32_t generation;
 };
 
+struct tide_open_crew {
+    uint32_t crew;
+    int (*is_quiet)(const void *pool);
+    const void *pool;
+};
+
 /** What only this process knows. */
 struct tide_share_private {
     struct tide_heap heap;   /* of our region, once we have an entry */
@@ -39,7 +45,7 @@ struct tide_share_private {
     pid_t maker; /* who made the commons */
     struct tide_who heir;
     uint32_t crew;
-    uint32_t *open_crews; /* pools of ours */
+    struct tide_open_crew *open_crews; /* pools of ours */
     size_t open_count, open_capacity;
     int lost_count; /* one is missing there: there was no memory */
 };

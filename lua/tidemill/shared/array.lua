@@ -2,8 +2,8 @@
 --- in rows: `tidemill.matrix`.
 ---
 --- An array is an FFI struct with a pointer and a count. The count is an unsigned integer, and what
---- is compared with it becomes one: so `a[i]` compiles to a single comparison, which catches indices
---- below 1 too, and a load. Parts of one (`slice`, `row`) are arrays as well, and hold the whole.
+--- is compared with it becomes one: so `a[i]` compiles to a load and one comparison, which catches
+--- indices below 1 too. Parts of one (`slice`, `row`) are arrays as well, and hold the whole.
 
 local check = require "tidemill.check"
 local core = require "tidemill.core"
@@ -63,14 +63,21 @@ local function describe(self)
   return shared.kinds.array, self.from, self.whole and -1 or tonumber(self.count)
 end
 
--- Text and not a function: code is compiled for each type apart. Of floor() nothing is left in
--- machine code where the index is known to be whole.
+--- Is an index behind the first 2^31 a whole number? From 2^64 on it would begin anew at 0.
+local function is_far(place)
+  return place < 2 ^ 53 and floor(place) == place
+end
+
+-- Text and not a function: code is compiled for each type apart. Of tobit() nothing is left in
+-- machine code where the index is known to be a small whole number.
 local access = [[
-local floor, type, methods, refuse = ...
+local tobit, is_far, type, methods, refuse = ...
 local function index(self, key)
   if type(key) == "number" then
     local place = key - 1
-    if place < self.count and floor(place) == place then return self.at[place] end
+    if place < self.count and (tobit(place) == place or is_far(place)) then
+      return self.at[place]
+    end
     refuse(self, key, 2)
   end
   return methods[key]
@@ -78,7 +85,7 @@ end
 local function newindex(self, key, value)
   if type(key) ~= "number" then refuse(self, key, 2) end
   local place = key - 1
-  if place < self.count and floor(place) == place then
+  if place < self.count and (tobit(place) == place or is_far(place)) then
     self.at[place] = value
   else
     refuse(self, key, 2)
@@ -108,8 +115,8 @@ local function make_type(name, methods, extra, list)
     %s *at; uint64_t count; uint32_t place, generation; double from; bool whole; %s
   }]]):format(name, extra))
   shared.register(struct, describe, list)
-  local index, newindex = loadstring(access, "=tidemill.shared.array")(floor, type, methods,
-    refuse_index)
+  local index, newindex = loadstring(access, "=tidemill.shared.array")(bit.tobit, is_far, type,
+    methods, refuse_index)
   return ffi.metatype(struct, {
     __index = index,
     __newindex = newindex,

@@ -19,7 +19,8 @@ local try = ffi.cast("int (*)(void *)", try_address)
 local give_back = ffi.cast("int (*)(void *)", release_address)
 local TAKEN, ABANDONED = 0, 1
 
-local held = {} -- luacheck: ignore 241; locks of ours are not collected before they are released
+-- Locks of ours are not collected before they are released.
+local held = {} -- luacheck: ignore 241
 
 local make, check_self = plain.define("lock", {
   __index = Lock,
