@@ -40,7 +40,8 @@
  * reaped by others. Workers die with the program, however it ends. In a copy of
  * the program made by fork() mills can only be freed, which leaves the workers
  * alone. Descriptors are close-on-exec and above 2: two of a starter, two more of
- * a mill, one more for tide_mill_fd().
+ * a mill, one more for tide_mill_fd(); and one of the process, for what its tree
+ * shares, from the first start to its end.
  *
  * **Structs.** `size` is sizeof the struct, all that is not set is 0.
  */
