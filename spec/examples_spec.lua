@@ -196,4 +196,12 @@ describe("examples", function()
     assert_contains(output, "0 of 40000 points differ from what one process computes\n")
     assert_contains(output, "status 0\n")
   end)
+
+  it("matrix_shared.lua multiplies in place, in Lua and by BLAS if it is there", function()
+    local output = run "matrix_shared.lua 200"
+    assert_contains(output, "200 x 200: 100 of 100 elements are right\n")
+    assert.is_truthy(output:find("BLAS: 0 of 40000 elements differ\n", 1, true)
+      or output:find("BLAS is not installed\n", 1, true), output)
+    assert_contains(output, "status 0\n")
+  end)
 end)
