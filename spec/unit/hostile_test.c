@@ -238,7 +238,7 @@ static void test_wild(void)
     struct tide_error err;
     const struct tide_worker_ops ops = { .run = run };
     check_begin("wild");
-    CHECK(tide_commons_open(&err) == TIDE_OK); /* kept to the end of the process */
+    CHECK(tide_commons_open(&err) == TIDE_OK); /* kept to the end */
     int fds = check_fd_count();
     CHECK(tide_host_start(&host, &ops, NULL, &err) == TIDE_OK);
     struct tide_pool *tame = crew_open(&host, 2, 64, NULL);

@@ -178,6 +178,7 @@ struct key_room {
 
 static void write_key(struct key_room *out, lua_State *L, int index)
 {
+    /* cppcheck-suppress ctuuninitvar ; only where they are */
     unsigned char *bytes = out->bytes;
     size_t length = 0;
     const void *data = "";
