@@ -57,7 +57,7 @@ int tide_data_make(tide_handle *out, const struct tide_data_plan *plan,
 
 int tide_data_lock(struct tide_data *data, uint64_t deadline_ns)
 {
-    const uint64_t ns_per_s = 1000 * 1000 * 1000;
+    const uint64_t ns_per_s = UINT64_C(1000000000);
     struct timespec until = { .tv_sec = (time_t)(deadline_ns / ns_per_s),
                               .tv_nsec = (long)(deadline_ns % ns_per_s) };
     int status = pthread_mutex_trylock(&data->lock);
@@ -80,7 +80,8 @@ int tide_data_unlock(struct tide_data *data)
 
 /* ---- atomic operations ---- */
 
-/* Types as the FFI names them, whole numbers first. */
+/* Types as the FFI names them, whole numbers first. A type is no expression. */
+/* NOLINTBEGIN(bugprone-macro-parentheses) */
 #define WHOLE(X)                                                               \
     X(int8_t, "char")                                                          \
     X(uint8_t, "unsigned char")                                                \
@@ -128,6 +129,8 @@ int tide_data_unlock(struct tide_data *data)
 
 WHOLE(DEFINE_WHOLE)
 FRACTIONAL(DEFINE_FRACTIONAL)
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 const void *tide_data_function(const char *operation, const char *type)
 {

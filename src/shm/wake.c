@@ -23,7 +23,7 @@ void tide_futex_wait(_Atomic uint32_t *word, uint32_t value)
 void tide_futex_wait_until(_Atomic uint32_t *word, uint32_t value,
                            uint64_t deadline_ns)
 {
-    const uint64_t ns_per_s = 1000 * 1000 * 1000;
+    const uint64_t ns_per_s = UINT64_C(1000000000);
     struct timespec until = { .tv_sec = (time_t)(deadline_ns / ns_per_s),
                               .tv_nsec = (long)(deadline_ns % ns_per_s) };
     if (TIDE_FAULT(FUTEX_WAIT))
