@@ -267,13 +267,15 @@ end })
 function array.open(place, generation, from, count)
   local address, name, bytes, rows, cols, is_matrix = core.open_data(place, generation)
   data.received(name, bytes)
-  local family = families[name]
-  local made = family.open(place, generation, address, rows, cols, is_matrix)
-  if not count or count < 0 then return shared.remember(made) end
-  if not (from >= 0 and from + count <= rows * cols and from % 1 == 0 and count % 1 == 0) then
+  local is_part = count and count >= 0
+  if is_part and not (from >= 0 and from + count <= rows * cols and from % 1 == 0
+    and count % 1 == 0) then
     error("a part of a shared array that is none", 0)
   end
-  return family.view(made, from, count)
+  -- From here on the hold is the value's: nothing may raise.
+  local family = families[name]
+  local made = family.open(place, generation, address, rows, cols, is_matrix)
+  return is_part and family.view(made, from, count) or shared.remember(made)
 end
 
 function array.make(what, name, bytes, rows, cols, is_matrix)
