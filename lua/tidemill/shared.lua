@@ -24,6 +24,7 @@ local form_type = ffi.typeof "struct { uint32_t place, generation, kind; double 
 local form_pointer = ffi.typeof("const $ *", form_type)
 
 local values = setmetatable({}, { __mode = "v" }) -- by place
+local openers = {}                               -- by module, once it is loaded
 local encoders = {}                              -- by number of the ctype
 local lists = {}                                 -- likewise, of what can be items
 local functions                                  -- drop(), once it is needed
@@ -96,7 +97,9 @@ function shared.open(bytes)
       return found
     end
   end
-  return require(name).open(place, generation, form.from, form.count)
+  local open = openers[name] or require(name).open
+  openers[name] = open
+  return open(place, generation, form.from, form.count)
 end
 
 return shared

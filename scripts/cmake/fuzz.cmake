@@ -4,7 +4,9 @@
 set(samples ${CMAKE_SOURCE_DIR}/spec/fuzz/samples.lua)
 add_executable(decode_fuzz
     spec/fuzz/decode_fuzz.c $<TARGET_OBJECTS:tidemill_objects>)
-target_compile_definitions(decode_fuzz PRIVATE "FUZZ_SAMPLES=\"${samples}\"")
+target_compile_definitions(decode_fuzz PRIVATE
+    "FUZZ_SAMPLES=\"${samples}\""
+    "FUZZ_SHARED=\"${CMAKE_SOURCE_DIR}/spec/fuzz/corpus/shared\"")
 target_link_libraries(decode_fuzz PRIVATE tidemill_flags PkgConfig::LUAJIT)
 target_link_options(decode_fuzz PRIVATE
     -fsanitize=fuzzer

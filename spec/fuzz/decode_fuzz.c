@@ -16,6 +16,7 @@
 #include "lua/codec.h"
 #include "lua/names.h"
 #include "lua/state.h"
+#include "share/commons.h"
 
 #include <lauxlib.h>
 #include <stdarg.h>
@@ -191,6 +192,46 @@ static void learn_samples(lua_State *L)
     }
 }
 
+/*
+ * Objects that a message may name, rightly or not. They are there as long as the
+ * process, so that handles in the corpus stay what they are; make_corpus.lua makes
+ * the same ones, in this order.
+ */
+static const char share[] =
+    "local core, value, array = ...\n"
+    "if (select(2, core.commons()) or 0) == 0 then\n"
+    "  for _, made in ipairs { array.new('double', 16), array.matrix('int', 4, "
+    "5),\n"
+    "    value.new 'int64_t' } do core.hold(made.place, made.generation) end\n"
+    "end\n";
+
+static void share_objects(lua_State *L)
+{
+    if (luaL_loadbuffer(L, share, sizeof share - 1, "=share") != 0)
+        die("%s", lua_tostring(L, -1));
+    tide_state_require(L, "tidemill.core");
+    tide_state_require(L, "tidemill.shared.value");
+    tide_state_require(L, "tidemill.shared.array");
+    lua_call(L, 3, 0);
+}
+
+/* The corpus has a message that names each of them: it loads what opens them. */
+static void open_shared(lua_State *L)
+{
+    static unsigned char bytes[1 << 12];
+    struct tide_error err;
+    int count;
+    FILE *file = fopen(FUZZ_SHARED, "rb");
+    size_t size = file != NULL ? fread(bytes, 1, sizeof bytes, file) : 0;
+    if (file != NULL)
+        fclose(file);
+    const unsigned char *at = bytes;
+    if (tide_decode(state.codec, L, &at, at + size, &count, NULL, &err) !=
+        TIDE_OK)
+        die("cannot decode %s: %s", FUZZ_SHARED, err.text);
+    lua_settop(L, 0);
+}
+
 /* Set the fields of the table on top to nil, but those in the list. */
 static void keep_only(lua_State *L, const char *const *kept)
 {
@@ -234,6 +275,8 @@ static int prepare(lua_State *L)
     state.codec = tide_codec_of(L);
     lua_settop(L, 0);
     learn_samples(L);
+    share_objects(L);
+    open_shared(L);
     tame(L);
     return 0;
 }
@@ -242,6 +285,8 @@ static int try_input(lua_State *L);
 
 static void renew(void)
 {
+    if (tide_commons_open(NULL) != TIDE_OK)
+        die("nothing can be shared");
     if (state.L != NULL)
         lua_close(state.L);
     if (memory.used != 0)
@@ -296,6 +341,7 @@ static void send_on(lua_State *L, int first, int count, unsigned head)
                 die("value %d is of another type", i + 1);
     }
     tide_buffer_free(&bytes);
+    tide_handles_drop(&state.codec->sent, 0);
 }
 
 static int try_input(lua_State *L)

@@ -5,6 +5,7 @@
 --- What is not named by a sample stays: inputs that once crashed, for example.
 
 local tidemill = require "tidemill"
+local core = require "tidemill.core"
 
 local DIRECTORY = "spec/fuzz/"
 
@@ -28,3 +29,9 @@ for _, sample in ipairs(chunk(tidemill.register)) do
   local bytes = tidemill.encode(unpack(sample, 1, sample.n))
   write(DIRECTORY .. "corpus/" .. sample.name, bytes:sub(2)) -- the first is the version
 end
+
+-- The first objects of a process, as in decode_fuzz.c: so the handles are the same.
+local array, matrix = tidemill.array("double", 16), tidemill.matrix("int", 4, 5)
+local value = tidemill.value "int64_t"
+write(DIRECTORY .. "corpus/shared", (core.message(array, { [matrix] = value }, array:slice(2, 5),
+  matrix:row(3), array)))
