@@ -1,4 +1,4 @@
--- What processes share, beside Python's multiprocessing in sync.py: one line a measure, its name and
+-- What processes share, beside Python's multiprocessing in sync.py: a line a measure, its name and
 -- seconds for one.
 
 local tidemill = require "tidemill"
