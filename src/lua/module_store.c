@@ -176,10 +176,10 @@ struct key_room {
     unsigned char bytes[KEY_ROOM];
 };
 
-static void write_key(struct key_room *out, lua_State *L, int index)
+static void write_key(struct tide_dict_key *out, unsigned char *room,
+                      lua_State *L, int index)
 {
-    /* cppcheck-suppress ctuuninitvar ; only where they are */
-    unsigned char *bytes = out->bytes;
+    unsigned char *bytes = room;
     size_t length = 0;
     const void *data = "";
     double number;
@@ -207,7 +207,7 @@ static void write_key(struct key_room *out, lua_State *L, int index)
         bytes[length] = bytes[0]; /* which it is, its length says */
     else
         memcpy(bytes + 1, data, length);
-    out->key = tide_dict_key_of(bytes, length + 1);
+    *out = tide_dict_key_of(bytes, length + 1);
 }
 
 static void push_key(lua_State *L, const unsigned char *bytes, size_t length)
@@ -263,7 +263,7 @@ static int core_dict_get(lua_State *L)
     struct tide_dict_copy copy = { .room = room, .room_bytes = sizeof room };
     tide_handle handle = tide_check_object(L, 1, TIDE_SHARED_DICT);
     int status;
-    write_key(&key, L, 2);
+    write_key(&key.key, key.bytes, L, 2);
     while ((status = tide_dict_get(handle, &key.key, &copy)) == TIDE_ENOMEM)
         enlarge(L, &copy);
     return status == TIDE_OK ? push_copy(L, &copy) : 0;
@@ -279,7 +279,7 @@ static int core_dict_next(lua_State *L)
     tide_handle handle = tide_check_object(L, 1, TIDE_SHARED_DICT);
     int has_key = !lua_isnoneornil(L, 3), status;
     if (has_key)
-        write_key(&after, L, 3);
+        write_key(&after.key, after.bytes, L, 3);
     while ((status = tide_dict_next(handle, &place, has_key ? &after.key : NULL,
                                     &copy)) == TIDE_ENOMEM)
         enlarge(L, &copy);
@@ -341,14 +341,14 @@ static int core_dict_set(lua_State *L)
     struct key_room key;
     tide_handle handle = tide_check_object(L, 1, TIDE_SHARED_DICT);
     lua_settop(L, 3);
-    write_key(&key, L, 2);
+    write_key(&key.key, key.bytes, L, 2);
     tide_draft_compose(&draft, L, 3);
     struct setting setting = { &key.key,
                                lua_isnil(L, 3) ? NULL : &draft.message };
     int status = tide_dict_set(handle, &key.key, setting.message);
     if (status == TIDE_EAGAIN) {
         lua_settop(L, 4); /* a deadline of nil; the long key may go */
-        write_key(&key, L, 2);
+        write_key(&key.key, key.bytes, L, 2);
         status = set_slowly(L, &draft, &setting);
     }
     tide_draft_discard(&draft);
@@ -424,7 +424,7 @@ static int core_dict_update(lua_State *L)
     unsigned char room[TIDE_QUEUE_ROOM_BYTES];
     struct key_room key;
     tide_handle handle = tide_check_object(L, 1, TIDE_SHARED_DICT);
-    write_key(&key, L, 2);
+    write_key(&key.key, key.bytes, L, 2);
     struct update update = {
         .key = &key.key, .copy = { .room = room, .room_bytes = sizeof room }
     };
