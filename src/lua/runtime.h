@@ -13,6 +13,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#pragma weak luaJIT_setmode
 #pragma weak luaL_loadbufferx
 #pragma weak luaL_loadfilex
 #pragma weak luaL_setfuncs

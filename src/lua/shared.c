@@ -1,4 +1,5 @@
 #include "lua/shared.h"
+#include "lua/runtime.h"
 
 #include "lua/codec.h"
 #include "lua/job_parts.h"

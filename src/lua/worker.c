@@ -13,6 +13,7 @@
  * block that the worker's record names, and ends the worker.
  */
 #include "lua/worker.h"
+#include "lua/runtime.h"
 
 #include "base/clock.h"
 #include "base/fault.h"
