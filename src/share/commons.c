@@ -25,7 +25,7 @@
 enum {
     PAGE_BYTES = 4096,
     FEW_ENTRIES = 128, /* where address space is short */
-    AS_SHARE = 8       /* and this part of it is taken */
+    AS_SHARE = 16      /* and this part of it is taken */
 };
 
 static const uint64_t most_bytes = UINT64_C(1) << 44;
