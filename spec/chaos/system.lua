@@ -240,10 +240,11 @@ function system.children(pid)
   return found
 end
 
---- How many arenas a process has mapped, and how many descriptors it has.
+--- How many arenas a process has mapped, and how many descriptors it has. The
+--- commons of shared objects are no arena: they live as long as the host.
 function system.holdings(pid)
   local mapped, open = 0, 0
-  for _ in (system.slurp(("/proc/%d/maps"):format(pid)) or ""):gmatch "memfd:tidemill" do
+  for _ in (system.slurp(("/proc/%d/maps"):format(pid)) or ""):gmatch "memfd:tidemill " do
     mapped = mapped + 1
   end
   local process = assert(io.popen(("ls /proc/%d/fd 2>/dev/null"):format(pid)))

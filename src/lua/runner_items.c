@@ -78,7 +78,7 @@ int tide_runner_put_error(struct tide_runner *runner, uint32_t item)
 /* For results, free or not, in millions of bytes. */
 static size_t room_of(const struct tide_runner *runner)
 {
-    const size_t megabyte = 1000 * 1000;
+    const size_t megabyte = 1000000;
     const struct tide_region *region = runner->heap.region;
     return (size_t)(region->end - region->first) / megabyte;
 }

@@ -12,6 +12,7 @@
 
 #include <lauxlib.h>
 #include <lua.h>
+#include <luajit.h>
 
 #pragma weak luaJIT_setmode
 #pragma weak luaL_loadbufferx

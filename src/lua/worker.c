@@ -27,7 +27,6 @@
 #include "shm/wake.h"
 
 #include <lauxlib.h>
-#include <luajit.h>
 #include <stdio.h>
 #include <stdio_ext.h>
 #include <stdlib.h>

@@ -166,7 +166,7 @@ void tide_pool_free_block(struct tide_pool *pool, uint64_t offset)
 
 int tide_pool_megabytes(const struct tide_pool *pool)
 {
-    const uint64_t megabyte = 1000 * 1000;
+    const uint64_t megabyte = 1000000;
     return (int)((pool->region->end - pool->region->first) / megabyte);
 }
 
