@@ -76,6 +76,15 @@ tidemill.with(2, function(pool)
     for i = 1, 20000 do results[i]:get() end
   end)
 
+  -- In flight together, to the last of so many: each has to be found among the others.
+  local function submit_anew(count)
+    local results = {}
+    for i = 1, count do results[i] = pool:submit(function() return i end) end
+    for i = 1, count do results[i]:get() end
+  end
+  measure("function_anew", 1000, function() submit_anew(1000) end)
+  measure("function_anew_of_30000", 30000, function() submit_anew(30000) end)
+
   local text = ("x"):rep(64 * 1024 * 1024)
   measure("string_64_mib", 1, function() pool:apply(string.len, { text }) end)
 
