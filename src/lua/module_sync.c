@@ -102,6 +102,24 @@ static int core_semaphore_make(lua_State *L)
     return tide_push_made(L, status, handle, "semaphore", &err);
 }
 
+/* semaphore_body(place, generation) -> its address */
+static int core_semaphore_body(lua_State *L)
+{
+    tide_handle handle = tide_check_handle(L, 1);
+    if (tide_object_holds(handle) == 0)
+        return luaL_error(L, "the semaphore is not held here");
+    lua_pushlightuserdata(L, tide_object_body(handle));
+    return 1;
+}
+
+/* semaphore_functions() -> take_one, give_one, as light userdata */
+static int core_semaphore_functions(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)(uintptr_t)tide_semaphore_take_one);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)tide_semaphore_give_one);
+    return 2;
+}
+
 /* semaphore_try(object, scoped) -> whether one was taken */
 static int core_semaphore_try(lua_State *L)
 {
@@ -354,6 +372,8 @@ const luaL_Reg tide_core_sync[] = {
     { "lock_is_ours", core_lock_is_ours },
     { "lock_forsake", core_lock_forsake },
     { "semaphore_make", core_semaphore_make },
+    { "semaphore_body", core_semaphore_body },
+    { "semaphore_functions", core_semaphore_functions },
     { "semaphore_try", core_semaphore_try },
     { "semaphore_wait", core_semaphore_wait },
     { "semaphore_release", core_semaphore_release },

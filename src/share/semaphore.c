@@ -1,11 +1,18 @@
 /*
- * A count, and who waits for it. To take one from a count is one store inside the
- * guard; so a kill leaves the old count or the new one.
+ * A count, and who waits for it. To take one, or to give some, is one exchange of the
+ * word that the count is in, by whoever comes; so a kill leaves the old count or the
+ * new one.
  *
  * What is taken in a scope is to come back if the process dies: `scoped` says of each
- * entry how many it has, and for which incarnation, in one word. A change of that and
- * of the count is two stores: `undo` has the old values of both before the first, and
- * is cleared after the second; who finds it set after a death puts them back.
+ * entry how many it has, and for which incarnation. A change of that and of the count
+ * is made inside the guard, in this order:
+ *
+ *   redo := what the entry will have     nothing has changed
+ *   word := count', mark = the entry     the change is made: the rest can be repeated
+ *   scoped[entry] := redo
+ *   word := its count, mark = none       others may have changed the count meanwhile
+ *
+ * Who enters the guard after a death and finds a mark repeats the last two.
  *
  * Nobody tells a semaphore of a death. Who finds none to take, before it sleeps and
  * at the end of each slice, looks for what the dead have.
@@ -21,12 +28,10 @@ struct scope {
 
 struct semaphore {
     struct tide_guard guard;
-    _Atomic uint32_t count;
-    uint32_t limit;           /* constant; 0: none */
-    _Atomic uint32_t scopes;  /* entries from here on never had one */
-    _Atomic uint32_t undoing; /* an entry + 1, whose values are below */
-    uint32_t undo_count;
-    struct scope undo_scope;
+    _Atomic uint64_t word;   /* the count, and above it a mark: an entry + 1 */
+    uint32_t limit;          /* constant; 0: none */
+    _Atomic uint32_t scopes; /* entries from here on never had one */
+    struct scope redo;       /* what the marked entry has */
     struct tide_waiters waiters;
     struct tide_stuck stuck;
     struct scope scoped[TIDE_ENTRIES_MAX];
@@ -42,7 +47,7 @@ static void prepare(struct tide_object *object, void *context)
 {
     struct plan *plan = context;
     struct semaphore *semaphore = tide_commons_at(object->body);
-    atomic_init(&semaphore->count, plan->count);
+    atomic_init(&semaphore->word, plan->count);
     semaphore->limit = plan->limit;
     plan->failed = tide_guard_init(&semaphore->guard);
 }
@@ -61,7 +66,52 @@ int tide_semaphore_make(tide_handle *out, uint32_t count, uint32_t limit,
     return status;
 }
 
-/* ---- two words as one ---- */
+/* ---- the word ---- */
+
+static uint32_t count_in(uint64_t word)
+{
+    return (uint32_t)word;
+}
+
+static uint32_t mark_in(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+
+static uint64_t make_word(uint32_t count, uint32_t mark)
+{
+    return (uint64_t)mark << 32 | count;
+}
+
+/* Take one from the count, and set a mark; 0 keeps the one there is. */
+static int try_to_take(struct semaphore *semaphore, uint32_t mark)
+{
+    uint64_t word = atomic_load(&semaphore->word);
+    do {
+        if (count_in(word) == 0)
+            return TIDE_EAGAIN;
+    } while (!atomic_compare_exchange_weak(
+        &semaphore->word, &word,
+        make_word(count_in(word) - 1, mark != 0 ? mark : mark_in(word))));
+    return TIDE_OK;
+}
+
+/* Add to the count, up to the limit; and set a mark, as above. */
+static int try_to_give(struct semaphore *semaphore, uint32_t count,
+                       uint32_t mark)
+{
+    uint32_t most = semaphore->limit != 0 ? semaphore->limit : UINT32_MAX;
+    uint64_t word = atomic_load(&semaphore->word);
+    do {
+        if (count > most || count_in(word) > most - count)
+            return TIDE_EINVAL;
+    } while (!atomic_compare_exchange_weak(
+        &semaphore->word, &word,
+        make_word(count_in(word) + count, mark != 0 ? mark : mark_in(word))));
+    return TIDE_OK;
+}
+
+/* ---- scopes; inside the guard ---- */
 
 static void copy_scope(struct scope *to, const struct scope *from)
 {
@@ -69,36 +119,32 @@ static void copy_scope(struct scope *to, const struct scope *from)
     atomic_store(&to->count, atomic_load(&from->count));
 }
 
-static void begin_change(struct semaphore *semaphore, uint32_t entry)
+static void plan_scope(struct semaphore *semaphore, uint32_t incarnation,
+                       uint32_t count)
 {
-    semaphore->undo_count = atomic_load(&semaphore->count);
-    copy_scope(&semaphore->undo_scope, &semaphore->scoped[entry]);
-    atomic_store(&semaphore->undoing, entry + 1);
+    atomic_store(&semaphore->redo.incarnation, incarnation);
+    atomic_store(&semaphore->redo.count, count);
 }
 
+/* Do what is left of a change, if one is marked. */
 static void end_change(struct semaphore *semaphore)
 {
-    atomic_store(&semaphore->undoing, 0);
-}
-
-static void mend(struct semaphore *semaphore)
-{
-    uint32_t undoing = atomic_load(&semaphore->undoing);
-    if (undoing != 0) {
-        atomic_store(&semaphore->count, semaphore->undo_count);
-        copy_scope(&semaphore->scoped[undoing - 1], &semaphore->undo_scope);
-        end_change(semaphore);
-    }
-    tide_guard_mended(&semaphore->guard);
+    uint64_t word = atomic_load(&semaphore->word);
+    if (mark_in(word) == 0)
+        return;
+    copy_scope(&semaphore->scoped[mark_in(word) - 1], &semaphore->redo);
+    atomic_fetch_sub(&semaphore->word, make_word(0, mark_in(word)));
 }
 
 static void enter(struct semaphore *semaphore)
 {
-    if (tide_guard_enter(&semaphore->guard))
-        mend(semaphore);
+    if (!tide_guard_enter(&semaphore->guard))
+        return;
+    end_change(semaphore);
+    tide_guard_mended(&semaphore->guard);
 }
 
-/* Have what a scope of a dead process took. Inside the guard. */
+/* Have what a scope of a dead process took. */
 static void reclaim(struct semaphore *semaphore, uint32_t entry)
 {
     struct scope *scope = &semaphore->scoped[entry];
@@ -106,10 +152,12 @@ static void reclaim(struct semaphore *semaphore, uint32_t entry)
     struct tide_who who = { entry, atomic_load(&scope->incarnation) };
     if (count == 0 || tide_entry_is_alive(who))
         return;
-    begin_change(semaphore, entry);
-    atomic_fetch_add(&semaphore->count, count);
-    atomic_store(&scope->count, 0);
-    end_change(semaphore);
+    plan_scope(semaphore, who.incarnation, 0);
+    /* Beyond the limit: somebody gave for it. There is nothing to have. */
+    if (try_to_give(semaphore, count, entry + 1) == TIDE_OK)
+        end_change(semaphore);
+    else
+        atomic_store(&scope->count, 0);
 }
 
 static void reclaim_all(struct semaphore *semaphore)
@@ -119,48 +167,67 @@ static void reclaim_all(struct semaphore *semaphore)
         reclaim(semaphore, entry);
 }
 
-/* Add to what we have in scopes, and take as much from the count. */
-static void move_to_scope(struct semaphore *semaphore, int32_t count)
+/* Of our scope, how many it has: none if a dead process had the entry before. */
+static uint32_t open_scope(struct semaphore *semaphore)
 {
     uint32_t self = tide_commons.self;
     struct scope *scope = &semaphore->scoped[self];
-    reclaim(semaphore, self); /* of who had the entry before */
+    reclaim(semaphore, self);
     if (atomic_load(&semaphore->scopes) <= self)
         atomic_store(&semaphore->scopes, self + 1);
-    begin_change(semaphore, self);
-    atomic_store(&scope->incarnation, tide_entry_who(self).incarnation);
-    atomic_fetch_add(&scope->count, (uint32_t)count);
-    atomic_fetch_sub(&semaphore->count, (uint32_t)count);
+    return atomic_load(&scope->count);
+}
+
+static int take_in_scope(struct semaphore *semaphore)
+{
+    uint32_t self = tide_commons.self, has = open_scope(semaphore);
+    plan_scope(semaphore, tide_entry_who(self).incarnation, has + 1);
+    int status = try_to_take(semaphore, self + 1);
     end_change(semaphore);
+    return status;
+}
+
+static int give_from_scope(struct semaphore *semaphore, uint32_t count)
+{
+    uint32_t self = tide_commons.self, has = open_scope(semaphore);
+    plan_scope(semaphore, tide_entry_who(self).incarnation, has - count);
+    int status = try_to_give(semaphore, count, self + 1);
+    end_change(semaphore);
+    return status;
 }
 
 /* ---- taking and giving ---- */
 
-/* Inside the guard. */
 static int take(struct semaphore *semaphore, int scoped)
 {
-    if (atomic_load(&semaphore->count) == 0)
+    if (!scoped && try_to_take(semaphore, 0) == TIDE_OK)
+        return TIDE_OK;
+    enter(semaphore);
+    if (count_in(atomic_load(&semaphore->word)) == 0)
         reclaim_all(semaphore);
-    if (atomic_load(&semaphore->count) == 0)
-        return TIDE_EAGAIN;
-    if (scoped)
-        move_to_scope(semaphore, 1);
-    else
-        atomic_fetch_sub(&semaphore->count, 1);
-    return TIDE_OK;
+    int status = scoped ? take_in_scope(semaphore) : try_to_take(semaphore, 0);
+    tide_guard_leave(&semaphore->guard);
+    return status;
 }
 
-static int try_to_take(struct semaphore *semaphore, int scoped)
+static int give(struct semaphore *semaphore, uint32_t count, int scoped)
 {
-    enter(semaphore);
-    int status = take(semaphore, scoped);
-    tide_guard_leave(&semaphore->guard);
+    int status;
+    if (scoped) {
+        enter(semaphore);
+        status = give_from_scope(semaphore, count);
+        tide_guard_leave(&semaphore->guard);
+    } else {
+        status = try_to_give(semaphore, count, 0);
+    }
+    if (status == TIDE_OK)
+        tide_waiters_wake(&semaphore->waiters, count);
     return status;
 }
 
 int tide_semaphore_try(tide_handle handle, int scoped)
 {
-    return try_to_take(tide_object_body(handle), scoped);
+    return take(tide_object_body(handle), scoped);
 }
 
 int tide_semaphore_wait(struct tide_wait *wait, int scoped)
@@ -171,39 +238,41 @@ int tide_semaphore_wait(struct tide_wait *wait, int scoped)
     for (;;) {
         if (!wait->is_listed)
             tide_wait_begin(wait);
-        if (try_to_take(semaphore, scoped) == TIDE_OK)
+        if (take(semaphore, scoped) == TIDE_OK)
             break;
         int status = tide_wait_rest(wait);
         if (status == TIDE_EAGAIN || !tide_wait_end(wait))
             return status;
     }
     /* Whoever woke us may have meant the one that comes after us, too. */
-    if (tide_wait_end(wait) && atomic_load(&semaphore->count) > 0)
+    if (tide_wait_end(wait) && count_in(atomic_load(&semaphore->word)) > 0)
         tide_waiters_wake(&semaphore->waiters, 1);
     return TIDE_OK;
 }
 
+int tide_semaphore_take_one(void *body)
+{
+    if (tide_commons.self == 0)
+        return TIDE_EAGAIN; /* a copy that has not entered yet */
+    return take(body, 0);
+}
+
+int tide_semaphore_give_one(void *body)
+{
+    if (tide_commons.self == 0)
+        return TIDE_EAGAIN;
+    return give(body, 1, 0);
+}
+
 int tide_semaphore_release(tide_handle handle, uint32_t count, int scoped)
 {
-    struct semaphore *semaphore = tide_object_body(handle);
-    enter(semaphore);
-    uint32_t now = atomic_load(&semaphore->count);
-    uint32_t most = semaphore->limit != 0 ? semaphore->limit : UINT32_MAX;
-    int fits = count <= most && now <= most - count;
-    if (fits && scoped)
-        move_to_scope(semaphore, -(int32_t)count);
-    else if (fits)
-        atomic_store(&semaphore->count, now + count);
-    tide_guard_leave(&semaphore->guard);
-    if (fits)
-        tide_waiters_wake(&semaphore->waiters, count);
-    return fits ? TIDE_OK : TIDE_EINVAL;
+    return give(tide_object_body(handle), count, scoped);
 }
 
 uint32_t tide_semaphore_count(tide_handle handle)
 {
     struct semaphore *semaphore = tide_object_body(handle);
-    return atomic_load(&semaphore->count);
+    return count_in(atomic_load(&semaphore->word));
 }
 
 static void bury(struct tide_object *object, uint32_t entry)

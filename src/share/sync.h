@@ -75,6 +75,15 @@ int tide_semaphore_wait(struct tide_wait *wait, int scoped);
 /** Add `count`. @return TIDE_OK; TIDE_EINVAL: it would pass the limit */
 int tide_semaphore_release(tide_handle handle, uint32_t count, int scoped);
 
+/**
+ * The same for one that is not scoped, of the semaphore that has this body.
+ *
+ * @return TIDE_OK; else nothing was done, maybe since this is a copy of a process that
+ *         has not entered the commons: try as above
+ */
+int tide_semaphore_take_one(void *body);
+int tide_semaphore_give_one(void *body);
+
 uint32_t tide_semaphore_count(tide_handle handle);
 
 /* ---- events: flag.c ---- */

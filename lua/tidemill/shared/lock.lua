@@ -30,7 +30,7 @@ local make, check_self = plain.define("lock", {
 }, "void *body; bool recursive;")
 
 local function acquire_slowly(self, timeout)
-  local status = core.lock_wait(self, plain.patience("lock:acquire", timeout, 1))
+  local status = core.lock_wait(self, timeout)
   if status == "ours" then
     if timeout == nil then error("lock:acquire: this process has it already", 3) end
     return false
@@ -49,6 +49,7 @@ end
 ---@return "abandoned"? state  its last owner died with it: what it protects may be half done
 function Lock:acquire(timeout)
   check_self(self, "acquire")
+  timeout = plain.patience("lock:acquire", timeout)
   local taken = try(self.body)
   if taken > ABANDONED then return acquire_slowly(self, timeout) end
   held[self] = self

@@ -47,11 +47,10 @@ function plain.outcome(status, where, what)
 end
 
 --- A time limit as a method takes it: false is 0.
----@param below? integer  calls between the method and this one
 ---@return number?
-function plain.patience(where, timeout, below)
+function plain.patience(where, timeout)
   if timeout == false then return 0 end
-  check.timeout(where, timeout, 3 + (below or 0))
+  check.timeout(where, timeout, 3)
   return timeout
 end
 

@@ -2,13 +2,20 @@
 
 local check = require "tidemill.check"
 local core = require "tidemill.core"
+local ffi = require "ffi"
 local plain = require "tidemill.shared.plain"
 
 local semaphore = {}
 
 local COUNT_MAX = 2 ^ 31 - 1
 
+-- Called through a pointer that does not change, which is compiled as a direct call.
+local take_address, give_address = core.semaphore_functions()
+local take_one = ffi.cast("int (*)(void *)", take_address)
+local give_one = ffi.cast("int (*)(void *)", give_address)
+
 ---@class tidemill.Semaphore
+---@field body ffi.cdata*
 local Semaphore = {}
 
 local make, check_self = plain.define("semaphore", {
@@ -16,7 +23,7 @@ local make, check_self = plain.define("semaphore", {
   __tostring = function(self)
     return ("tidemill.Semaphore (%d)"):format(core.semaphore_count(self))
   end,
-})
+}, "void *body;")
 
 local function take(self, timeout, scoped)
   if core.semaphore_try(self, scoped) then return true end
@@ -30,13 +37,15 @@ end
 ---@return boolean acquired
 function Semaphore:acquire(timeout)
   check_self(self, "acquire")
-  return take(self, plain.patience("semaphore:acquire", timeout), false)
+  timeout = plain.patience("semaphore:acquire", timeout)
+  return take_one(self.body) == 0 or take(self, timeout, false)
 end
 
 --- Add to the count. Raises if that would pass the limit of a bounded one.
 ---@param n? integer  1 when omitted
 function Semaphore:release(n)
   check_self(self, "release")
+  if n == nil and give_one(self.body) == 0 then return end
   if n ~= nil then check.count("semaphore:release", "n", n, 1, 2) end
   if not core.semaphore_release(self, n or 1, false) then
     error("semaphore:release: released too many times", 2)
@@ -67,7 +76,9 @@ function Semaphore:value()
   return core.semaphore_count(self)
 end
 
-function semaphore.open(place, generation) return make(place, generation) end
+function semaphore.open(place, generation)
+  return make(place, generation, core.semaphore_body(place, generation))
+end
 
 --- A semaphore of `n`; a bounded one refuses to be released beyond that.
 ---@param n? integer  1 when omitted
@@ -78,7 +89,7 @@ function semaphore.new(n, bounded, where)
   if n == nil then n = 1 end
   check.count(where, "n", n, bounded and 1 or 0, 3)
   if n > COUNT_MAX then check.fail(where, ("n must be at most %d"):format(COUNT_MAX), 3) end
-  return (make(core.semaphore_make(n, bounded and n or 0)))
+  return semaphore.open(core.semaphore_make(n, bounded and n or 0))
 end
 
 return semaphore
