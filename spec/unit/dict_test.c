@@ -253,7 +253,7 @@ static void child_changes(void *context)
 static void kill_everywhere(const char *name, unsigned from, unsigned to,
                             int updates)
 {
-    unsigned steps = 0, stride = check_rounds > 1 ? 1 : 40;
+    unsigned steps = 0;
     int alive = 1;
     check_begin(name);
     while (alive) {
@@ -271,7 +271,7 @@ static void kill_everywhere(const char *name, unsigned from, unsigned to,
         CHECK(tide_dict_count(plan.dict) == 100);
         tide_object_drop(plan.dict);
         CHECK(count_live() == 0);
-        steps += 1 + check_random(stride);
+        steps += step_stride(40);
     }
     printf("  %s: %u instructions\n", name, steps);
 }

@@ -273,7 +273,6 @@ static void kill_everywhere(const char *name, void (*child)(void *),
                             uint64_t bytes, unsigned full)
 {
     unsigned steps = 0, is_large = bytes > TIDE_QUEUE_ROOM_BYTES;
-    unsigned stride = (check_rounds > 1 ? 1U : 40U) * (is_large ? 20U : 1U);
     int alive = 1;
     check_begin(name);
     while (alive) {
@@ -301,7 +300,7 @@ static void kill_everywhere(const char *name, void (*child)(void *),
             left--;
         }
         CHECK(count_live() == 0);
-        steps += 1 + check_random(stride);
+        steps += step_stride(40) * (is_large ? 20U : 1U);
     }
     printf("  %s: %u instructions\n", name, steps);
 }

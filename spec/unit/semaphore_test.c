@@ -97,7 +97,7 @@ static void kill_everywhere(const char *name, void (*child)(void *))
         CHECK(tide_semaphore_release(semaphore, 1, 0) == TIDE_EINVAL);
         CHECK(tide_semaphore_count(semaphore) == 2);
         tide_object_drop(semaphore);
-        steps++;
+        steps += step_stride(3);
     }
     printf("  %s: %u instructions\n", name, steps);
 }

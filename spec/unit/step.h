@@ -17,6 +17,20 @@
 
 enum { STEP_LIMIT = 2000 * 1000 };
 
+/**
+ * How far to go from kill to kill, at random: `stride` at most, but each instruction
+ * in more than one round. A sanitizer makes ten of one.
+ */
+static inline unsigned step_stride(unsigned stride)
+{
+    if (check_rounds > 1)
+        return 1;
+#ifdef __SANITIZE_ADDRESS__
+    stride *= 10;
+#endif
+    return 1 + check_random(stride);
+}
+
 /** In the child: what follows is stepped through, up to the next call. */
 static inline void step_mark(void)
 {
