@@ -99,18 +99,28 @@ if(TIDEMILL_SANITIZE)
       "ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:quarantine_size_mb=1")
 endif()
 
-add_test(NAME spec
-    COMMAND ${TIDEMILL_LUAJIT} ${TIDEMILL_BUSTED}
-    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+# A test of files under spec/.
+function(add_spec name)
+  list(TRANSFORM ARGN PREPEND spec/)
+  add_test(NAME ${name}
+      COMMAND ${TIDEMILL_LUAJIT} ${TIDEMILL_BUSTED} ${ARGN}
+      WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES
+      LABELS spec
+      TIMEOUT 400
+      ENVIRONMENT "${environment}"
+      FAIL_REGULAR_EXPRESSION "${reports}")
+endfunction()
+
+# A test a file: two run side by side, and a failure is found by its name.
+file(GLOB_RECURSE specs
+    RELATIVE ${CMAKE_SOURCE_DIR}/spec CONFIGURE_DEPENDS spec/*_spec.lua)
+foreach(spec IN LISTS specs)
+  string(REPLACE "_spec.lua" "" name spec/${spec})
+  add_spec(${name} ${spec})
+endforeach()
 # The codec once more, as it is where it does not know the layout of tables.
-add_test(NAME spec_api
-    COMMAND ${TIDEMILL_LUAJIT} ${TIDEMILL_BUSTED} spec/travel spec/calls_spec.lua
-    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-set_tests_properties(spec spec_api PROPERTIES
-    LABELS spec
-    TIMEOUT 900
-    ENVIRONMENT "${environment}"
-    FAIL_REGULAR_EXPRESSION "${reports}")
+add_spec(spec_api travel calls_spec.lua)
 set_property(TEST spec_api APPEND PROPERTY ENVIRONMENT "TIDEMILL_CODEC=api")
 
 # ---- chaos: real jobs under attack ----
