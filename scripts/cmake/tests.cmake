@@ -1,5 +1,6 @@
 # The tests, by label: unit, embed, spec, chaos, lint, layers, model, valgrind; race,
-# where it is built for that; fuzz, see fuzz.cmake.
+# where it is built for that; fuzz, see fuzz.cmake. Some run side by side; what takes
+# long begins first, by its COST in seconds.
 
 find_program(TIDEMILL_LUAJIT luajit)
 find_program(TIDEMILL_BUSTED busted)
@@ -135,6 +136,7 @@ add_test(NAME chaos_anew
 set_tests_properties(chaos chaos_anew PROPERTIES
     LABELS chaos
     TIMEOUT 300
+    COST 30
     ENVIRONMENT "${environment}"
     FAIL_REGULAR_EXPRESSION "${reports}")
 
@@ -146,7 +148,7 @@ add_test(NAME lint
 add_test(NAME layers
     COMMAND scripts/layers
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-set_tests_properties(lint PROPERTIES LABELS lint TIMEOUT 300)
+set_tests_properties(lint PROPERTIES LABELS lint TIMEOUT 600 COST 120)
 set_tests_properties(layers PROPERTIES LABELS layers)
 
 # ---- model: the protocols as spin sees them, sound and broken ----
@@ -158,6 +160,7 @@ if(TIDEMILL_SPIN)
   set_tests_properties(model PROPERTIES
       LABELS model
       TIMEOUT 900
+      COST 110
       FAIL_REGULAR_EXPRESSION "FAILED")
 endif()
 
@@ -171,5 +174,5 @@ if(TIDEMILL_VALGRIND AND NOT TIDEMILL_SANITIZE AND NOT TIDEMILL_FUZZ)
   add_test(NAME valgrind_ledger COMMAND ${memcheck} $<TARGET_FILE:ledger_test> 1 20)
   add_test(NAME valgrind_wait COMMAND ${memcheck} $<TARGET_FILE:wait_test> 1 1)
   set_tests_properties(valgrind_ledger valgrind_wait PROPERTIES
-      LABELS valgrind TIMEOUT 300)
+      LABELS valgrind TIMEOUT 600 COST 60)
 endif()
