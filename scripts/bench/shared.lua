@@ -49,8 +49,20 @@ local loops = {
     end },
 }
 
-local function compare(name, raw, shared)
-  local a, b = tidemill.array("double", elements):fill(1), tidemill.array("double", elements)
+local side = math.ceil(math.sqrt(elements))
+local matrix_loop = { "matrix",
+  function(p, q)
+    for r = 0, side - 1 do
+      for c = 0, side - 1 do q[r * side + c] = q[r * side + c] + 0.5 * p[r * side + c] end
+    end
+  end,
+  function(a, b)
+    for r = 1, a.rows do
+      for c = 1, a.cols do b:set(r, c, b:get(r, c) + 0.5 * a:get(r, c)) end
+    end
+  end }
+
+local function compare(name, raw, shared, a, b)
   local p, q = ffi.cast("double *", a:data()), ffi.cast("double *", b:data())
   local repeats = math.ceil(WORK / elements)
   local function run(f, x, y)
@@ -66,7 +78,10 @@ local function compare(name, raw, shared)
     least[1] * ns, least[2] * ns, 100 * least[2] / least[1]))
 end
 
-for _, loop in ipairs(loops) do compare(unpack(loop)) end
+local function numbers() return tidemill.array("double", elements):fill(1) end
+for _, loop in ipairs(loops) do compare(loop[1], loop[2], loop[3], numbers(), numbers()) end
+local function square() return tidemill.matrix("double", side, side):fill(1) end
+compare(matrix_loop[1], matrix_loop[2], matrix_loop[3], square(), square())
 
 -- ---- values ----
 

@@ -1,9 +1,9 @@
 --- Many numbers, or structs, that every process sees: `tidemill.array("double", 1e6)`, and the same
 --- in rows: `tidemill.matrix`.
 ---
---- An array is an FFI struct with a pointer and a count. The count is an unsigned integer, and what
---- is compared with it becomes one: so `a[i]` compiles to a load and one comparison, which catches
---- indices below 1 too. Parts of one (`slice`, `row`) are arrays as well, and hold the whole.
+--- An array is an FFI struct with a pointer and a count. The count is an unsigned integer, and a
+--- place that is compared with it becomes one: so `a[i]` compiles to a load and one comparison, which
+--- catches indices below 1 too. Parts of one (`slice`, `row`) are arrays as well, and hold the whole.
 
 local check = require "tidemill.check"
 local core = require "tidemill.core"
@@ -63,29 +63,23 @@ local function describe(self)
   return shared.kinds.array, self.from, self.whole and -1 or tonumber(self.count)
 end
 
---- Is an index behind the first 2^31 a whole number? From 2^64 on it would begin anew at 0.
-local function is_far(place)
-  return place < 2 ^ 53 and floor(place) == place
-end
-
--- Text and not a function: code is compiled for each type apart. Of tobit() nothing is left in
--- machine code where the index is known to be a small whole number.
+-- Text and not a function: code is compiled for each type apart. As a signed integer a place has no
+-- check for overflow, and what is beyond 2^63 becomes none that an array has. Of floor() nothing is
+-- left in machine code where the index is known to be a whole number.
 local access = [[
-local tobit, is_far, type, methods, refuse = ...
+local floor, type, methods, refuse = ...
 local function index(self, key)
   if type(key) == "number" then
-    local place = key - 1
-    if place < self.count and (tobit(place) == place or is_far(place)) then
-      return self.at[place]
-    end
+    local place = key - 1LL
+    if place < self.count and floor(key) == key then return self.at[place] end
     refuse(self, key, 2)
   end
   return methods[key]
 end
 local function newindex(self, key, value)
   if type(key) ~= "number" then refuse(self, key, 2) end
-  local place = key - 1
-  if place < self.count and (tobit(place) == place or is_far(place)) then
+  local place = key - 1LL
+  if place < self.count and floor(key) == key then
     self.at[place] = value
   else
     refuse(self, key, 2)
@@ -115,8 +109,8 @@ local function make_type(name, methods, extra, list)
     %s *at; uint64_t count; uint32_t place, generation; double from; bool whole; %s
   }]]):format(name, extra))
   shared.register(struct, describe, list)
-  local index, newindex = loadstring(access, "=tidemill.shared.array")(bit.tobit, is_far, type,
-    methods, refuse_index)
+  local index, newindex = loadstring(access, "=tidemill.shared.array")(floor, type, methods,
+    refuse_index)
   return ffi.metatype(struct, {
     __index = index,
     __newindex = newindex,
@@ -184,19 +178,17 @@ local function matrix_methods(family)
   local methods = array_methods(family)
 
   function methods:get(row, col)
-    local r, c = row - 1, col - 1
-    if r >= 0 and r < self.rows and floor(r) == r
-      and c >= 0 and c < self.cols and floor(c) == c then
-      return self.at[r * self.cols + c]
+    local r, c, width = row - 1LL, col - 1LL, self.width
+    if r < self.height and floor(row) == row and c < width and floor(col) == col then
+      return self.at[r * width + c]
     end
     refuse_place(self, row, col, 2)
   end
 
   function methods:set(row, col, value)
-    local r, c = row - 1, col - 1
-    if r >= 0 and r < self.rows and floor(r) == r
-      and c >= 0 and c < self.cols and floor(c) == c then
-      self.at[r * self.cols + c] = value
+    local r, c, width = row - 1LL, col - 1LL, self.width
+    if r < self.height and floor(row) == row and c < width and floor(col) == col then
+      self.at[r * width + c] = value
     else
       refuse_place(self, row, col, 2)
     end
@@ -223,7 +215,7 @@ local function make_family(name)
   local arrays, matrices = array_methods(family), matrix_methods(family)
   local pointer = ffi.typeof(name .. " *")
   local array_type = make_type(name, arrays, "", itself)
-  local matrix_type = make_type(name, matrices, "int32_t rows, cols;", rows_of)
+  local matrix_type = make_type(name, matrices, "int32_t rows, cols; uint64_t height, width;", rows_of)
 
   function family.plain(value) return is_struct and element(value) or value end
 
@@ -235,7 +227,7 @@ local function make_family(name)
   function family.open(place, generation, address, rows, cols, is_matrix)
     local at = ffi.cast(pointer, address)
     if is_matrix then
-      return matrix_type(at, rows * cols, place, generation, 0, true, rows, cols)
+      return matrix_type(at, rows * cols, place, generation, 0, true, rows, cols, rows, cols)
     end
     return array_type(at, rows * cols, place, generation, 0, true)
   end
