@@ -83,11 +83,17 @@ local function length(x) return #x end
 tidemill.with(2, function(pool)
   local doubles = CASES[1][2]
   local text = ("x"):rep(64 * 1024 * 1024)
-  pool:map(length, { "both", "start" })
-
-  local from = clock()
-  pool:apply(length, { text })
-  report("64 MiB string to a worker, cold", clock() - from, 60e-3)
+  local cold = {} -- a pool each: the system may have memory at hand or not
+  for i = 1, 7 do
+    tidemill.with(2, function(fresh)
+      fresh:map(length, { "both", "start" })
+      local from = clock()
+      fresh:apply(length, { text })
+      cold[i] = clock() - from
+    end)
+  end
+  table.sort(cold)
+  report("64 MiB string to a worker, cold", cold[4], 60e-3)
   report("64 MiB string to a worker, warm",
          least(function() pool:apply(length, { text }) end, clock), 25e-3)
   report("1e6 doubles to a worker",

@@ -350,7 +350,7 @@ static inline unsigned char *put_table(struct tide_encoder *e,
                                        const struct tide_gc_table *table,
                                        unsigned char *hint)
 {
-    if (tide_names_may_have(&e->codec->names, table))
+    if (tide_names_may_have_table(&e->codec->names, table))
         return put_suspect(e, at, table, hint);
     if (e->numbers)
         return put_numbered(e, at, table, hint);

@@ -42,8 +42,12 @@ static void add(struct tide_names *names, lua_State *L, int index,
     if (tide_ptrmap_add(&names->index, object, names->count) != 0)
         return;
     names->names[names->count++] = (struct tide_name){ kind, module, field };
-    uint32_t hash = tide_names_hash(object);
+    uint32_t hash = tide_names_hash(object, TIDE_NAMES_FILTER_BITS);
     names->filter[hash / 64] |= UINT64_C(1) << hash % 64;
+    if (!lua_istable(L, index))
+        return;
+    hash = tide_names_hash(object, TIDE_NAMES_TABLES_BITS);
+    names->tables[hash / 64] |= UINT64_C(1) << hash % 64;
 }
 
 static int is_builtin(lua_State *L, int index)

@@ -27,7 +27,7 @@ struct tide_name {
     const char *field;  /* "" for the module itself */
 };
 
-enum { TIDE_NAMES_FILTER_BITS = 14 };
+enum { TIDE_NAMES_FILTER_BITS = 14, TIDE_NAMES_TABLES_BITS = 12 };
 
 struct tide_names {
     struct tide_ptrmap index; /* object -> place in `names` */
@@ -41,6 +41,8 @@ struct tide_names {
     /* A bit by a hash of each object: most others are seen not to be among them
        at a glance. */
     uint64_t filter[(1 << TIDE_NAMES_FILTER_BITS) / 64];
+    uint64_t
+        tables[(1 << TIDE_NAMES_TABLES_BITS) / 64]; /* the same of tables */
 };
 
 /** Learn the standard libraries. May raise for memory. */
@@ -63,19 +65,27 @@ void tide_names_push_class(lua_State *L, int index);
 /** Walk all modules again, for what they got since they were loaded. */
 void tide_names_rescan(struct tide_names *names, lua_State *L);
 
-static inline uint32_t tide_names_hash(const void *object)
+/** Of as many bits as the filter is for. */
+static inline uint32_t tide_names_hash(const void *object, unsigned bits)
 {
-    uint64_t bits = (uint64_t)(uintptr_t)object >> 3;
-    return (uint32_t)(bits * UINT64_C(0x9e3779b97f4a7c15) >>
-                      (64 - TIDE_NAMES_FILTER_BITS));
+    uint64_t number = (uint64_t)(uintptr_t)object >> 3;
+    return (uint32_t)(number * UINT64_C(0x9e3779b97f4a7c15) >> (64 - bits));
 }
 
 /** May there be a name for the object? Says no for most that have none. */
 static inline int tide_names_may_have(const struct tide_names *names,
                                       const void *object)
 {
-    uint32_t hash = tide_names_hash(object);
+    uint32_t hash = tide_names_hash(object, TIDE_NAMES_FILTER_BITS);
     return (names->filter[hash / 64] >> hash % 64 & 1) != 0;
+}
+
+/** May there be one for the table? */
+static inline int tide_names_may_have_table(const struct tide_names *names,
+                                            const void *table)
+{
+    uint32_t hash = tide_names_hash(table, TIDE_NAMES_TABLES_BITS);
+    return (names->tables[hash / 64] >> hash % 64 & 1) != 0;
 }
 
 /** The name of the object with this lua_topointer(), or NULL. */

@@ -3,9 +3,9 @@
  * @brief A set of tables: has this one been met? Emptied in no time.
  *
  * Tables are TIDE_TABLE_BYTES long, so no two begin in the same granule of that
- * size, and a bit a granule tells them apart. The bits of a page of memory are one
- * word; tables made one after the other share pages, so that a hundred thousand of
- * them leave a set that still fits the cache.
+ * size, and a bit a granule tells them apart. Tables made one after the other share
+ * pages of memory, whose bits are together, so that a hundred thousand of them leave
+ * a set that still fits the cache.
  */
 #ifndef TIDE_LUA_TABLESET_H
 #define TIDE_LUA_TABLESET_H
@@ -15,13 +15,14 @@
 
 enum {
     TIDE_TABLE_BYTES = 64,
-    TIDE_TABLESET_PAGE_SHIFT = 12,
-    TIDE_TABLESET_PAGE_BITS = 35 /* of an address, without the page's own */
+    TIDE_TABLESET_PAGE_SHIFT = 15,
+    TIDE_TABLESET_PAGE_BITS = 32, /* of an address, without the page's own */
+    TIDE_TABLESET_WORDS = (1 << TIDE_TABLESET_PAGE_SHIFT) / TIDE_TABLE_BYTES / 64
 };
 
 struct tide_tableset_page {
     uint64_t key; /* generation and page */
-    uint64_t bits;
+    uint64_t bits[TIDE_TABLESET_WORDS];
 };
 
 struct tide_tableset {
@@ -58,10 +59,11 @@ static inline int tide_tableset_is_turned(const struct tide_tableset *set,
 static inline int tide_tableset_mark(struct tide_tableset *set,
                                      const void *table)
 {
-    uint64_t bit = UINT64_C(1)
-                   << ((uint64_t)(uintptr_t)table / TIDE_TABLE_BYTES % 64);
-    int is_new = (set->last->bits & bit) == 0;
-    set->last->bits |= bit;
+    uint64_t granule = (uint64_t)(uintptr_t)table / TIDE_TABLE_BYTES;
+    uint64_t bit = UINT64_C(1) << granule % 64;
+    uint64_t *bits = &set->last->bits[granule / 64 % TIDE_TABLESET_WORDS];
+    int is_new = (*bits & bit) == 0;
+    *bits |= bit;
     return is_new;
 }
 

@@ -73,8 +73,9 @@ static inline unsigned char *tide_write_string_head(unsigned char *at,
 }
 
 /**
- * The bytes of a string. Most are short: two words that may overlap take less time
- * than a call.
+ * The bytes of a string of Lua. Most are short: two words that may overlap take less
+ * time than a call. Four bytes can be read, and there is room for as many, whatever
+ * the length: LuaJIT's strings end with zeros up to a multiple of four.
  */
 static inline void tide_write_text(unsigned char *at, const char *text,
                                    size_t length)
@@ -94,10 +95,9 @@ static inline void tide_write_text(unsigned char *at, const char *text,
         memcpy(at + length - sizeof short_tail, &short_tail, sizeof short_tail);
     } else if (length > 2 * sizeof head) {
         memcpy(at, text, length);
-    } else if (length > 0) { /* 1 to 3 */
-        at[0] = (unsigned char)text[0];
-        at[length / 2] = (unsigned char)text[length / 2];
-        at[length - 1] = (unsigned char)text[length - 1];
+    } else { /* up to 3: with what is behind it */
+        memcpy(&short_head, text, sizeof short_head);
+        memcpy(at, &short_head, sizeof short_head);
     }
 }
 

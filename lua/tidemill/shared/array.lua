@@ -2,8 +2,9 @@
 --- in rows: `tidemill.matrix`.
 ---
 --- An array is an FFI struct with a pointer and a count. The count is an unsigned integer, and a
---- place that is compared with it becomes one: so `a[i]` compiles to a load and one comparison, which
---- catches indices below 1 too. Parts of one (`slice`, `row`) are arrays as well, and hold the whole.
+--- place that is compared with it becomes one: so `a[i]` compiles to a load and one comparison,
+--- which catches indices below 1 too. Parts of one (`slice`, `row`) are arrays as well, and hold the
+--- whole.
 
 local check = require "tidemill.check"
 local core = require "tidemill.core"
@@ -63,9 +64,9 @@ local function describe(self)
   return shared.kinds.array, self.from, self.whole and -1 or tonumber(self.count)
 end
 
--- Text and not a function: code is compiled for each type apart. As a signed integer a place has no
--- check for overflow, and what is beyond 2^63 becomes none that an array has. Of floor() nothing is
--- left in machine code where the index is known to be a whole number.
+-- Text and not a function: code is compiled for each type apart. As a signed integer a place has
+-- no check for overflow, and what is beyond 2^63 becomes none that an array has. Of floor() nothing
+-- is left in machine code where the index is known to be a whole number.
 local access = [[
 local floor, type, methods, refuse = ...
 local function index(self, key)
@@ -215,7 +216,8 @@ local function make_family(name)
   local arrays, matrices = array_methods(family), matrix_methods(family)
   local pointer = ffi.typeof(name .. " *")
   local array_type = make_type(name, arrays, "", itself)
-  local matrix_type = make_type(name, matrices, "int32_t rows, cols; uint64_t height, width;", rows_of)
+  local matrix_type = make_type(name, matrices,
+    "int32_t rows, cols; uint64_t height, width;", rows_of)
 
   function family.plain(value) return is_struct and element(value) or value end
 
