@@ -28,10 +28,7 @@ static unsigned width_of(const uint64_t *numbers, uint32_t count)
 {
     int32_t low = 0, high = 0;
     for (uint32_t i = 0; i < count; i++) {
-        double number = tide_bits_number(numbers[i]);
-        if (!(number >= INT32_MIN && number <= INT32_MAX))
-            return 8;
-        int32_t whole = (int32_t)number;
+        int32_t whole = tide_whole_of(tide_bits_number(numbers[i]));
         if (tide_bits_of_number(whole) != numbers[i]) /* also for -0 */
             return 8;
         low = whole < low ? whole : low;
@@ -42,16 +39,31 @@ static unsigned width_of(const uint64_t *numbers, uint32_t count)
     return low >= INT16_MIN && high <= INT16_MAX ? 2 : 4;
 }
 
+/* Inlined once for each width, which makes of memcpy() a store. */
+static inline void write_narrow(unsigned char *at, const uint64_t *numbers,
+                                uint32_t count, const unsigned width)
+{
+    for (uint32_t i = 0; i < count; i++, at += width) {
+        int32_t whole = tide_whole_of(tide_bits_number(numbers[i]));
+        memcpy(at, &whole, width); /* little-endian: its low bytes */
+    }
+}
+
 static void write_numbers(unsigned char *at, const uint64_t *numbers,
                           uint32_t count, unsigned width)
 {
-    if (width == 8) {
+    switch (width) {
+    case 1:
+        write_narrow(at, numbers, count, 1);
+        break;
+    case 2:
+        write_narrow(at, numbers, count, 2);
+        break;
+    case 4:
+        write_narrow(at, numbers, count, 4);
+        break;
+    default:
         memcpy(at, numbers, count * sizeof *numbers);
-        return;
-    }
-    for (uint32_t i = 0; i < count; i++, at += width) {
-        int32_t whole = (int32_t)tide_bits_number(numbers[i]);
-        memcpy(at, &whole, width); /* little-endian: its low bytes */
     }
 }
 

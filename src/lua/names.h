@@ -38,11 +38,10 @@ struct tide_names {
     int walked;           /* the standard libraries are known */
     uint64_t loaded_mark; /* of package.loaded when it was walked */
     int anchor; /* registry reference: keeps objects and texts alive */
-    /* A bit by a hash of each object: most others are seen not to be among them
-       at a glance. */
+    /* A bit by a hash of each object, and of each table: most others are seen not
+       to be among them at a glance. */
     uint64_t filter[(1 << TIDE_NAMES_FILTER_BITS) / 64];
-    uint64_t
-        tables[(1 << TIDE_NAMES_TABLES_BITS) / 64]; /* the same of tables */
+    uint64_t tables[(1 << TIDE_NAMES_TABLES_BITS) / 64];
 };
 
 /** Learn the standard libraries. May raise for memory. */
