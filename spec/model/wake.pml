@@ -37,7 +37,7 @@
  * sound: TASKS=1
  * sound: TASKS=1 DEATHS=1 CALM
  * sound: TASKS=1 STOPS=1 FOREVER CALM
- * sound: TASKS=1 RESIZES=1 STUCKS=1 CALM
+ * sound: TASKS=1 RESIZES=1 CALM
  * broken: KICK_UNFENCED TASKS=1
  * broken: SLEEP_LOOKS_FIRST TASKS=1
  * broken: HOST_LOOKS_FIRST TASKS=1
@@ -50,10 +50,13 @@
  * broken: STOP_UNNOTICED TASKS=1 STOPS=1 FOREVER CALM
  * broken: RALLY_OMITTED STUCKS=1 CALM
  * broken: END_SEEN_LATE TASKS=1 WANTED=1 EARLY NAPS=1 CALM
+ * large: TASKS=1 RESIZES=1 STUCKS=1 CALM
+ * large: TASKS=1 MAILS=1 RESIZES=2 WANTED=1 CALM
  * large: EARLY MAILS=1
  * large: TASKS=1 DEATHS=1
  * large: TASKS=1 STOPS=1
  * large: STUCKS=1
+ * large-broken: UNMANNED TASKS=1 MAILS=1 RESIZES=2 WANTED=1 CALM
  * large-broken: SPIN_SILENT STUCKS=1
  * large-broken: MAIL_SILENT MAILS=1 STUCKS=1
  */
@@ -93,7 +96,8 @@ byte done, orphan;
 byte wake_at = NOBODY;
 bit closing;
 byte wanted = WANTED;
-byte ordered = WANTED; /* the supervisor's, by RESIZE */
+byte ordered = WANTED; /* as the supervisor has seen it last */
+bit bell; /* LOOK: the board says something new */
 bit wake[WORKERS];
 bit DOZING[WORKERS];
 bit event;
@@ -424,8 +428,20 @@ end_idle:
     :: gone[0] && !ended[0] -> bury(0)
     :: gone[1] && !ended[1] -> bury(1)
     :: told -> rouse()
-    :: d_step { ended[1] && ordered > 1 && !closing -> /* resize: fork */
-            ended[1] = 0; gone[1] = 0; killed[1] = 0 }
+    :: bell ->
+        bell = 0;
+        ordered = wanted; /* tide_crew_resize(): loads */
+#ifdef UNMANNED
+        over = (ordered < 2 || closing);
+#else
+        over = ((ordered < 2 || closing) && !mail[1]);
+#endif
+        if
+        :: ended[1] && !over -> /* fork */
+            d_step { ended[1] = 0; gone[1] = 0; killed[1] = 0 }
+        :: else
+        fi;
+        over = 0
     od
 }
 
@@ -565,7 +581,7 @@ inline resize()
     fi;
 #endif
     bits = 0;
-    ordered = count; /* the message */
+    bell = 1; /* the message */
     count = 0
 }
 
