@@ -70,7 +70,7 @@ describe("tidemill.array", function()
   it("refuses an index out of bounds, where the script stands", function()
     local array = tidemill.array("double", 10)
     for _, index in ipairs { 0, 11, -1, 1.5, 1e300, -1e300, 0 / 0, 1 / 0, 2 ^ 32 + 1, 2 ^ 53, 10.5,
-      0.5, 2 ^ 64 + 1 } do
+      0.5, 2 ^ 63, 2 ^ 64, 2 ^ 65 } do
       local err = raises("index .* is out of bounds: the array has 10 elements",
         function() return array[index] end)
       assert.matches("array_spec.lua", err)
@@ -79,6 +79,11 @@ describe("tidemill.array", function()
     raises("elements 1 to 10 and methods, not 'size'", function() array.size = 1 end)
     assert.is_nil(array.size)
     for i = 1, 10 do assert.equal(0, array[i]) end
+    local bytes = tidemill.array("int8_t", 10000)
+    for _, index in ipairs { 2 ^ 63, 2 ^ 64, 2 ^ 64 + 2 ^ 12, 1 - 2 ^ 64, 1.5 } do
+      raises("index .* is out of bounds", function() return bytes[index] end)
+      raises("index .* is out of bounds", function() bytes[index] = 1 end)
+    end
     local empty = tidemill.array("double", 0)
     raises("the array has 0 elements", function() return empty[1] end)
   end)
