@@ -24,13 +24,31 @@ local work = require "chaos.work"
 local random = system.generator(batch.seed)
 local path = directory .. "/ledger"
 
+local PATIENCE_S = 10
+
 local function say(format, ...) system.write(1, ("@" .. format .. "\n"):format(...)) end
+
+--- Shared objects end with their last handle, also where that was in a process that was killed.
+local function await_commons()
+  local till = system.now() + PATIENCE_S
+  while true do
+    jit.flush() -- machine code keeps what it was compiled with
+    collectgarbage()
+    collectgarbage()
+    local _, objects = core.commons()
+    if (objects or 0) == 0 then return end -- none where there are no commons
+    if system.now() > till then
+      say("wrong %d shared objects are left", objects)
+      os.exit(1)
+    end
+    system.nap(0.002)
+  end
+end
 
 --- The driver looks; nothing of ours shall be under way.
 local function pass(word, ...)
   system.shower(0)
-  collectgarbage()
-  collectgarbage()
+  await_commons()
   say(word, ...)
   if not system.read_byte(0) then os.exit(1) end
   if batch.shower then system.shower(batch.shower) end

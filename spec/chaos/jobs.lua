@@ -6,6 +6,8 @@ local work = require "chaos.work"
 
 local jobs = {}
 
+local PATIENCE_S = 30
+
 local deadly = {}
 for _, signal in ipairs(system.deadly) do deadly[signal] = true end
 
@@ -246,6 +248,102 @@ function jobs.nested(round)
   end
 end
 
+local function check_count(what, count, least, most)
+  if count < least or count > most then
+    wrong("%s counts %d, not %d to %d", what, count, least, most)
+  end
+end
+
+--- What nobody can have been killed with is where it was: shared objects after their use.
+local function check_shares(shares, ids, done)
+  local begun, listed, sum = 0, {}, 0
+  for _, times in pairs(ids) do begun = begun + times end
+  local locked, state = shares.lock:acquire(PATIENCE_S)
+  if not locked then wrong "the lock is nobody's, and taken" end
+  local pair = shares.pair
+  if state ~= "abandoned" and pair[1] ~= pair[2] then wrong "a lock was lost" end
+  work.mend(pair, state)
+  shares.lock:release()
+  for _ = 1, 2 do
+    if not shares.gate:acquire(PATIENCE_S) then wrong "a semaphore has less than it had" end
+  end
+  if shares.gate:acquire(0) then wrong "a semaphore has more than it had" end
+  for _, count in shares.sums:pairs() do sum = sum + count end
+  for _ = 1, shares.list:size() do
+    local ok, id = shares.list:try_get()
+    if not ok or not ids[id] then wrong("the queue has %s", show(id)) end
+    listed[id] = (listed[id] or 0) + 1
+  end
+  for id, times in pairs(ids) do
+    check_count("the queue, of item " .. id, listed[id] or 0, done[id] and 1 or 0, times)
+  end
+  local least = 0
+  for _ in pairs(done) do least = least + 1 end
+  check_count("the value", tonumber(shares.done:get()), least, begun)
+  check_count("inside the semaphore", tonumber(shares.inside:get()), least, begun)
+  check_count("the pair", tonumber(pair[2]), least, begun)
+  check_count("the dict", sum, least, begun)
+end
+
+--- Items that share whatever can be shared.
+function jobs.shared(round)
+  local task, options, first, count = invent(round, round.random(150))
+  local shares = work.shares(count)
+  local results = round.pool:map(function(id)
+    return require "chaos.work".share(task, id, shares, id - first + 1)
+  end, ids_of(round, first, count), options)
+  check_list(round, task, options, first, count, results)
+  local ids, done, ledger = {}, {}, work.ledger(round.path)
+  for i = 1, count do
+    local id = first + i - 1
+    ids[id] = ledger[id]
+    done[id] = not tidemill.is_error(results[i]) or nil
+    check_count("the mark of item " .. id, shares.marks[i], done[id] and 1 or 0, ids[id])
+  end
+  check_shares(shares, ids, done)
+end
+
+--- Processes that take from a queue what they count.
+function jobs.processes(round)
+  local count, list, sum = round.random(40), tidemill.queue(), tidemill.value "int64_t"
+  for i = 1, count do list:put(i) end
+  local all, least, lost = {}, 0, 0
+  for _ = 1, round.random(3) do
+    local process = tidemill.process(function()
+      local taken = 0
+      while true do
+        local ok, number = list:try_get()
+        if not ok then return taken end
+        sum:add(number)
+        taken = taken + 1
+      end
+    end)
+    local ok, err = pcall(process.start, process)
+    if ok then
+      all[#all + 1] = process
+    elseif round.batch.allow[err.kind] then
+      break -- those that have been started are joined
+    else
+      error(err, 0)
+    end
+  end
+  for _, process in ipairs(all) do
+    process:join()
+    local ok, taken = pcall(process.result, process)
+    if ok then
+      least = least + taken
+    else
+      lost = lost + 1
+      check_error(round, {}, {}, 0, taken)
+    end
+  end
+  if #all > 0 and lost == 0 then
+    check_count("what the processes have taken", least, count, count)
+    check_count("its sum", tonumber(sum:get()), count * (count + 1) / 2, count * (count + 1) / 2)
+  end
+  check_count("what is left", list:size(), 0, count - least)
+end
+
 --- An event loop's way to wait.
 function jobs.poll(round)
   local task, options, first, count = invent(round, round.random(100))
@@ -271,6 +369,6 @@ function jobs.terminate(round)
 end
 
 jobs.names = { "map", "map", "starmap", "large", "stream", "stream", "single", "reduce",
-  "broadcast", "resize", "nested", "poll" }
+  "broadcast", "resize", "nested", "poll", "shared", "shared", "processes" }
 
 return jobs

@@ -45,13 +45,13 @@ local themes = {
     batch.attacks = { kill_worker = 1, signal_host = 1 }
     batch.limits = { [system.RLIMIT_AS] = (600 + 100 * random(10)) * MIB }
     batch.allow = { worker = true, broken = true, encode = true, decode = true, task = true,
-      init = true }
+      share = true, init = true }
   end,
   descriptors = function(batch, random)
     batch.attacks = { kill_worker = 1, signal_host = 1 }
     batch.limits = { [system.RLIMIT_NOFILE] = 24 + random(16) }
     batch.crowd = 10 + random(30)
-    batch.allow = { worker = true, broken = true, task = true, init = true }
+    batch.allow = { worker = true, broken = true, task = true, share = true, init = true }
   end,
   processes = function(batch, random)
     batch.attacks = { kill_worker = 4, signal_host = 1 }
@@ -63,7 +63,7 @@ local themes = {
     batch.attacks = { continue = 1, kill_worker = 1, signal_host = 1 }
     batch.faults = true
     batch.allow = { worker = true, broken = true, encode = true, decode = true, task = true,
-      init = true }
+      share = true, init = true }
   end,
   all = function(batch)
     batch.attacks = { kill_worker = 3, stop_worker = 3, stop_supervisor = 1, stop_host = 1,
