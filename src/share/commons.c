@@ -29,7 +29,7 @@ enum {
 };
 
 static const uint64_t most_bytes = UINT64_C(1) << 44;
-static const uint64_t least_bytes = UINT64_C(1) << 26;
+static const uint64_t least_bytes = UINT64_C(1) << 24;
 static const uint64_t roomy_bytes = UINT64_C(1) << 40;
 static const uint64_t bytes_per_object = UINT64_C(1) << 14;
 
