@@ -70,11 +70,15 @@ describe("the text of an error", function()
       refused(tidemill.range, 5))
     assert.equal("tidemill.pool: memory_limit must be a number of bytes from 1048576, got 64",
       refused(tidemill.pool, { memory_limit = 64 }))
+    assert.equal("tidemill.pool: initargs are for an initializer, and there is none",
+      refused(tidemill.pool, { initargs = { 1 } }))
     tidemill.with(1, function(pool)
       assert.equal("pool:mapreduce: options go after init, which may be nil",
         refused(pool.mapreduce, pool, identity, identity, { 1 }, { chunksize = 1 }))
       assert.equal("pool:map: items has keys but no element 1: it must be a list",
         refused(pool.map, pool, identity, { a = 1 }))
+      assert.equal("pool:each: items has no element 2, but one at 4: with holes it needs its length "
+        .. "as n", refused(pool.each, pool, identity, { 1, [4] = 4 }))
       assert.equal("pool:map: items must be a table, or a function that needs no arguments: "
         .. "not what pairs() or ipairs() return", refused(pool.map, pool, identity, pairs {}))
     end)

@@ -55,7 +55,9 @@ local function make_named(module, field)
   local found
   return function(...)
     if not found then
-      found = require(module)[field]
+      local ok, loaded = pcall(require, module)
+      if not ok then error(("cannot require '%s': %s"):format(module, tostring(loaded)), 0) end
+      found = type(loaded) == "table" and loaded[field] or nil
       if found == nil then
         error(("module '%s' has no function '%s'"):format(module, field), 0)
       end

@@ -170,6 +170,9 @@ function options.for_pool(given, where, level)
   if normal.processes == nil then normal.processes = default_processes(where, level + 1) end
   check_rules(where, normal, pool_rules, level + 1)
   check_way(where, normal, level + 1)
+  if normal.initargs and not normal.initializer then
+    check.fail(where, "initargs are for an initializer, and there is none", level + 1)
+  end
   normal.name = normal.name or "pool"
   return normal
 end

@@ -29,6 +29,9 @@ local pool = {}
 ---@field _streams table<tidemill.Stream, true>  weak
 local Pool = {}
 local Pool_mt = { __index = Pool, __name = "tidemill.Pool" }
+Pool_mt.__tidemill = { encode = function()
+  error("a pool does not travel: make one in the worker", 0)
+end }
 
 -- ---- making ----
 

@@ -12,6 +12,22 @@ local next_element = ipairs {}
 local BATCH = 1024   -- items pulled before they are sent
 local SLOW = 20e-6   -- seconds: an iterator that takes longer is not asked for more than one
 
+--- How many items a list has: `n` if it says so, as what was packed with nils does.
+local function length_of(where, items, level)
+  local n, length = rawget(items, "n"), #items
+  if type(n) == "number" and n >= 0 and n % 1 == 0 then return n end
+  local key = length > 0 and length or nil
+  repeat key = next(items, key) until key == nil or type(key) == "number" and key > length
+  if key then
+    check.fail(where, ("items has no element %d, but one at %s: with holes it needs its length as n")
+      :format(length + 1, tostring(key)), level + 1)
+  end
+  if length == 0 and next(items) ~= nil then
+    check.fail(where, "items has keys but no element 1: it must be a list", level + 1)
+  end
+  return length
+end
+
 --- Items as the core takes them.
 ---@return table|ffi.cdata*? list  for a table, or a shared array
 ---@return integer total      0 for an iterator
@@ -28,10 +44,7 @@ function source.of(method, items, level)
   local list = shared.items(items)
   if list then return list, #list end
   check.type("pool:" .. method, "items", items, "table/function", level + 1)
-  if #items == 0 and next(items) ~= nil and rawget(items, "n") == nil then
-    check.fail("pool:" .. method, "items has keys but no element 1: it must be a list", level + 1)
-  end
-  return items, #items
+  return items, length_of("pool:" .. method, items, level + 1)
 end
 
 --- All there is, in a table.

@@ -10,9 +10,10 @@
 #include <lua.h>
 
 /**
- * Push the error that a worker of the pool left when it could not start, or nil.
+ * Push the error that a worker of the pool left when it could not start, whose
+ * message says so; or nil.
  *
- * @return the worker's number from 1, or 0
+ * @return was there one
  */
 int tide_failure_push(lua_State *L, const struct tide_pool *pool);
 
