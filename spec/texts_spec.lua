@@ -77,8 +77,10 @@ describe("the text of an error", function()
         refused(pool.mapreduce, pool, identity, identity, { 1 }, { chunksize = 1 }))
       assert.equal("pool:map: items has keys but no element 1: it must be a list",
         refused(pool.map, pool, identity, { a = 1 }))
-      assert.equal("pool:each: items has no element 2, but one at 4: with holes it needs its length "
-        .. "as n", refused(pool.each, pool, identity, { 1, [4] = 4 }))
+      local holed = { 1 }
+      holed[5] = 5
+      assert.equal("pool:each: items has no element 2, but one at 5: with holes it needs its "
+        .. "length as n", refused(pool.each, pool, identity, holed))
       assert.equal("pool:map: items must be a table, or a function that needs no arguments: "
         .. "not what pairs() or ipairs() return", refused(pool.map, pool, identity, pairs {}))
     end)

@@ -19,8 +19,8 @@ local function length_of(where, items, level)
   local key = length > 0 and length or nil
   repeat key = next(items, key) until key == nil or type(key) == "number" and key > length
   if key then
-    check.fail(where, ("items has no element %d, but one at %s: with holes it needs its length as n")
-      :format(length + 1, tostring(key)), level + 1)
+    local text = "items has no element %d, but one at %s: with holes it needs its length as n"
+    check.fail(where, text:format(length + 1, tostring(key)), level + 1)
   end
   if length == 0 and next(items) ~= nil then
     check.fail(where, "items has keys but no element 1: it must be a list", level + 1)

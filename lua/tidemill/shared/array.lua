@@ -3,8 +3,8 @@
 ---
 --- An array is an FFI struct with a pointer and a count. The count is an unsigned integer, and a
 --- place that is compared with it becomes one: so `a[i]` compiles to a load and one comparison,
---- which catches indices below 1 too. Parts of one (`slice`, `row`) are arrays as well, and hold the
---- whole.
+--- which catches indices below 1 too. Parts of one (`slice`, `row`) are arrays as well, and hold
+--- the whole.
 
 local check = require "tidemill.check"
 local core = require "tidemill.core"
