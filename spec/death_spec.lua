@@ -263,6 +263,23 @@ describe("the end of the others", function()
     collectgarbage()
   end)
 
+  it("lets a new supervisor have no memory of pools that were there before", function()
+    local broken = tidemill.pool(1)
+    local first = processes.children(processes.self())
+    for _, supervisor in ipairs(first) do processes.kill(supervisor, processes.SIGKILL) end
+    assert.equal("broken", select(2, pcall(broken.map, broken, identity, { 1 })).kind)
+    local pool = tidemill.pool(1)
+    for _, supervisor in ipairs(processes.children(processes.self())) do
+      assert.equal(1, (processes.holdings(supervisor)))
+    end
+    assert.equal(2, (processes.holdings()))
+    pool:terminate()
+    broken:terminate()
+    pool, broken = nil, nil -- luacheck: ignore
+    collectgarbage()
+    collectgarbage()
+  end)
+
   local endings = {
     SIGKILL = [[ffi.C.kill(ffi.C.getpid(), 9)]],
     ["os.exit"] = [[os.exit(3)]],

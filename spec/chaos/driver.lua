@@ -77,16 +77,19 @@ local function check_rest(trial)
       if not supervisors[pid] then left = ("process %d, %s"):format(pid, name) end
     end
     local mapped, open = system.holdings(host)
+    if mapped > 0 then left = ("%d arenas"):format(mapped) end
     for pid in pairs(supervisors) do
-      mapped = mapped + system.holdings(pid)
+      mapped = system.holdings(pid)
+      if mapped > 0 then left = ("%d arenas of its supervisor %d"):format(mapped, pid) end
       open = open - 1 -- its channel
     end
-    if mapped > 0 then left = ("%d arenas"):format(mapped) end
     trial.open = trial.open or open
     if open > trial.open then left = ("%d descriptors, not %d"):format(open, trial.open) end
     return not left
   end
-  if not await(PATIENCE_S, is_clean) then fail(trial, "it leaves %s", left) end
+  if not await(PATIENCE_S, is_clean) then
+    fail(trial, "it leaves %s\n%s", left, show_members(host))
+  end
 end
 
 local function check_gone(trial)

@@ -108,10 +108,12 @@ static void send_commons(int channel)
 static _Noreturn void supervise(const struct tide_worker_ops *ops, int channel,
                                 pid_t host, struct tide_who who)
 {
-    if (ops->copies)
+    if (ops->copies) {
         tide_commons_become(who);
-    else
+    } else {
+        tide_arena_leave_all();
         tide_commons_leave_behind();
+    }
     tide_office_run(ops, channel, host);
 }
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -83,10 +84,61 @@ int tide_arena_create_named(struct tide_arena *arena, const char *name,
     return status;
 }
 
+/* ---- those of pools ---- */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct tide_arena *created;
+
+static void hold_still(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+static void go_on(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
+/* No fork meets the list half changed by another thread. */
+static void watch_forks(void)
+{
+    pthread_atfork(hold_still, go_on, go_on);
+}
+
 int tide_arena_create(struct tide_arena *arena, size_t size,
                       struct tide_error *err)
 {
-    return tide_arena_create_named(arena, "tidemill", size, err);
+    int status = tide_arena_create_named(arena, "tidemill", size, err);
+    if (status != TIDE_OK)
+        return status;
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    pthread_once(&watched, watch_forks);
+    pthread_mutex_lock(&lock);
+    arena->next = created;
+    created = arena;
+    pthread_mutex_unlock(&lock);
+    return TIDE_OK;
+}
+
+static void forget(const struct tide_arena *arena)
+{
+    pthread_mutex_lock(&lock);
+    struct tide_arena **at = &created;
+    while (*at != NULL && *at != arena)
+        at = &(*at)->next;
+    if (*at != NULL)
+        *at = arena->next;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Only the mappings: descriptors are closed by whoever is forked. */
+void tide_arena_leave_all(void)
+{
+    for (struct tide_arena *arena = created; arena; arena = arena->next) {
+        munmap(arena->base, arena->size);
+        arena->base = NULL;
+    }
+    created = NULL;
 }
 
 int tide_arena_attach(struct tide_arena *arena, int fd, size_t size,
@@ -118,6 +170,7 @@ uint64_t tide_arena_resident(const struct tide_arena *arena)
 
 void tide_arena_destroy(struct tide_arena *arena)
 {
+    forget(arena);
     if (arena->base != NULL)
         munmap(arena->base, arena->size);
     arena->base = NULL;

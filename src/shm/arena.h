@@ -18,7 +18,8 @@ struct tide_arena {
     unsigned char *base;
     size_t size;
     int fd; /* close-on-exec, above 2; -1 where it is attached */
-    uint64_t device, inode; /* of what `fd` is to be */
+    uint64_t device, inode;  /* of what `fd` is to be */
+    struct tide_arena *next; /* of those that this process created */
 };
 
 /**
@@ -32,7 +33,7 @@ struct tide_arena {
 int tide_arena_create_named(struct tide_arena *arena, const char *name,
                             size_t size, struct tide_error *err);
 
-/** The same, of a pool. */
+/** The same, of a pool. It stays where it is in memory, until it is destroyed. */
 int tide_arena_create(struct tide_arena *arena, size_t size,
                       struct tide_error *err);
 
@@ -48,6 +49,12 @@ int tide_arena_has_fd(const struct tide_arena *arena);
 
 /** Bytes of memory it takes now; 0 if that cannot be told. */
 uint64_t tide_arena_resident(const struct tide_arena *arena);
+
+/**
+ * In a forked child: unmap all arenas that its maker created, whose memory it would
+ * keep. Pools that it has copies of must not be used any more.
+ */
+void tide_arena_leave_all(void);
 
 /** Unmap and close. The memory is gone when the last process has done so. */
 void tide_arena_destroy(struct tide_arena *arena);
