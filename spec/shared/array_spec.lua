@@ -76,8 +76,6 @@ describe("tidemill.array", function()
       assert.matches("array_spec.lua", err)
       raises("index .* is out of bounds", function() array[index] = 1 end)
     end
-    raises("elements 1 to 10 and methods, not 'size'", function() array.size = 1 end)
-    assert.is_nil(array.size)
     for i = 1, 10 do assert.equal(0, array[i]) end
     local bytes = tidemill.array("int8_t", 10000)
     for _, index in ipairs { 2 ^ 63, 2 ^ 64, 2 ^ 64 + 2 ^ 12, 1 - 2 ^ 64, 1.5 } do

@@ -11,11 +11,13 @@ local core = require "tidemill.core"
 local data = require "tidemill.shared.data"
 local ffi = require "ffi"
 local shared = require "tidemill.shared"
+local strict = require "tidemill.shared.strict"
 
-local floor = math.floor
+local floor, type = math.floor, type
 
 local array = {}
 
+--- Numbers that are stored are converted as in C.
 ---@class tidemill.Array
 ---@field data fun(self): ffi.cdata*   the C pointer to element 1; good while the array is held
 ---@field slice fun(self, first?: integer, last?: integer): tidemill.Array  a view of a part
@@ -36,16 +38,13 @@ local array = {}
 -- ---- what goes wrong ----
 
 local function refuse_index(self, key, level)
-  local count = tonumber(self.count)
-  if type(key) ~= "number" then
-    error(("an array has elements 1 to %d and methods, not '%s'"):format(count, tostring(key)),
-      level + 1)
-  end
-  error(("index %s is out of bounds: the array has %d elements"):format(tostring(key), count),
-    level + 1)
+  error(("index %s is out of bounds: the array has %d elements"):format(tostring(key),
+    tonumber(self.count)), level + 1)
 end
 
-local function refuse_place(self, row, col, level)
+local function refuse_place(self, method, row, col, level)
+  check.type(method, "row", row, "number", level + 1)
+  check.type(method, "col", col, "number", level + 1)
   error(("row %s, column %s is out of bounds: the matrix has %d rows and %d columns"):format(
     tostring(row), tostring(col), self.rows, self.cols), level + 1)
 end
@@ -53,7 +52,7 @@ end
 local function check_source(self, source)
   local count = type(source) == "table" and #source or tonumber(source.count)
   if count ~= self.count then
-    check.fail("copy", ("the source has %d elements, the array %d"):format(count,
+    check.fail("array:copy", ("the source has %d elements, the array %d"):format(count,
       tonumber(self.count)), 3)
   end
 end
@@ -68,20 +67,22 @@ end
 -- no check for overflow, and what is beyond 2^63 becomes none that an array has. Of floor() nothing
 -- is left in machine code where the index is known to be a whole number.
 local access = [[
-local floor, type, methods, refuse = ...
+local floor, type, methods, refuse, put, element = ...
 local function index(self, key)
   if type(key) == "number" then
     local place = key - 1LL
     if place < self.count and floor(key) == key then return self.at[place] end
     refuse(self, key, 2)
   end
-  return methods[key]
+  local method = methods[key]
+  if not method then refuse(self, key, 2) end
+  return method
 end
 local function newindex(self, key, value)
   if type(key) ~= "number" then refuse(self, key, 2) end
   local place = key - 1LL
   if place < self.count and floor(key) == key then
-    self.at[place] = value
+    put(self.at, place, value, element, 2)
   else
     refuse(self, key, 2)
   end
@@ -104,15 +105,30 @@ local function rows_of(self)
   return rows
 end
 
+local array_kind = {
+  name = "array", fields = "", list = itself, hint = "elements are a[1] to a[#a]",
+}
+
+local matrix_kind = {
+  name = "matrix", fields = "const int32_t rows, cols; const uint64_t height, width;",
+  list = rows_of, hint = "elements are get(row, col) and set(row, col, value)",
+}
+
 --- A struct with the methods, for elements of a type.
-local function make_type(name, methods, extra, list)
+local function make_type(kind, name, methods, put)
   local struct = ffi.typeof(([[struct {
-    %s *at; uint64_t count; uint32_t place, generation; double from; bool whole; %s
-  }]]):format(name, extra))
-  shared.register(struct, describe, list)
+    %s *const at; const uint64_t count; const uint32_t place, generation; const double from;
+    const bool whole; %s
+  }]]):format(name, kind.fields))
+  shared.register(struct, describe, kind.list)
+  local refuse_field
+  local function refuse(self, key, level)
+    if type(key) ~= "number" then refuse_field(key, level + 1) end
+    refuse_index(self, key, level + 1)
+  end
   local index, newindex = loadstring(access, "=tidemill.shared.array")(floor, type, methods,
-    refuse_index)
-  return ffi.metatype(struct, {
+    refuse, put, kind.name .. "[%d]")
+  local metatable = {
     __index = index,
     __newindex = newindex,
     __len = function(self) return tonumber(self.count) end,
@@ -121,13 +137,16 @@ local function make_type(name, methods, extra, list)
     __tostring = function(self)
       return ("tidemill.array: %d x %s"):format(tonumber(self.count), name)
     end,
-  })
+  }
+  refuse_field = strict.complete(kind.name, methods, metatable, kind.hint)
+  return ffi.metatype(struct, metatable)
 end
 
 -- ---- methods ----
 
 local function array_methods(family)
   local methods = { lock = data.lock, unlock = data.unlock, with = data.with }
+  local put = family.put
 
   function methods:data() return self.at end
 
@@ -135,15 +154,15 @@ local function array_methods(family)
     first, last = first or 1, last or tonumber(self.count)
     if type(first) ~= "number" or type(last) ~= "number" or first < 1 or last > self.count
       or last < first - 1 or first % 1 ~= 0 or last % 1 ~= 0 then
-      check.fail("slice", ("%s to %s is no part of 1 to %d"):format(tostring(first),
-        tostring(last), tonumber(self.count)), 3)
+      check.fail("array:slice", ("%s to %s is no part of 1 to %d"):format(tostring(first),
+        tostring(last), tonumber(self.count)), 2)
     end
     return family.view(self, first - 1, last - first + 1)
   end
 
   function methods:fill(value)
     local at = self.at
-    for i = 0, tonumber(self.count) - 1 do at[i] = value end
+    for i = 0, tonumber(self.count) - 1 do put(at, i, value, "array:fill", 2) end
     return self
   end
 
@@ -160,12 +179,12 @@ local function array_methods(family)
       return made
     end
     if type(source) ~= "table" and not family.is(source) then
-      check.fail("copy", "the source must be a table or an array of the same type", 3)
+      check.fail("array:copy", "the source must be a table or an array of the same type", 2)
     end
     check_source(self, source)
     if type(source) == "table" then
       local at = self.at
-      for i = 1, #source do at[i - 1] = source[i] end
+      for i = 1, #source do put(at, i - 1, source[i], "array:copy: element %d", 2) end
     else -- they may overlap
       family.move(self.at, source.at, tonumber(self.count) * family.bytes)
     end
@@ -177,28 +196,33 @@ end
 
 local function matrix_methods(family)
   local methods = array_methods(family)
+  local put = family.put
 
   function methods:get(row, col)
-    local r, c, width = row - 1LL, col - 1LL, self.width
-    if r < self.height and floor(row) == row and c < width and floor(col) == col then
-      return self.at[r * width + c]
+    if type(row) == "number" and type(col) == "number" then
+      local r, c, width = row - 1LL, col - 1LL, self.width
+      if r < self.height and floor(row) == row and c < width and floor(col) == col then
+        return self.at[r * width + c]
+      end
     end
-    refuse_place(self, row, col, 2)
+    refuse_place(self, "matrix:get", row, col, 2)
   end
 
   function methods:set(row, col, value)
-    local r, c, width = row - 1LL, col - 1LL, self.width
-    if r < self.height and floor(row) == row and c < width and floor(col) == col then
-      self.at[r * width + c] = value
-    else
-      refuse_place(self, row, col, 2)
+    if type(row) == "number" and type(col) == "number" then
+      local r, c, width = row - 1LL, col - 1LL, self.width
+      if r < self.height and floor(row) == row and c < width and floor(col) == col then
+        put(self.at, r * width + c, value, "matrix:set", 2)
+        return
+      end
     end
+    refuse_place(self, "matrix:set", row, col, 2)
   end
 
   function methods:row(row)
     if type(row) ~= "number" or row < 1 or row > self.rows or floor(row) ~= row then
-      check.fail("row", ("%s is out of bounds: the matrix has %d rows"):format(tostring(row),
-        self.rows), 3)
+      check.fail("matrix:row", ("%s is out of bounds: the matrix has %d rows"):format(
+        tostring(row), self.rows), 2)
     end
     return family.view(self, (row - 1) * self.cols, self.cols)
   end
@@ -211,13 +235,12 @@ pcall(ffi.cdef, "void *memmove(void *to, const void *from, size_t size);")
 --- All about the arrays and matrices of an element type.
 local function make_family(name)
   local element = ffi.typeof(name)
-  local family = { bytes = ffi.sizeof(element), move = ffi.C.memmove }
+  local family = { bytes = ffi.sizeof(element), move = ffi.C.memmove, put = data.putter(name) }
   local is_struct = data.is_struct(name)
   local arrays, matrices = array_methods(family), matrix_methods(family)
   local pointer = ffi.typeof(name .. " *")
-  local array_type = make_type(name, arrays, "", itself)
-  local matrix_type = make_type(name, matrices,
-    "int32_t rows, cols; uint64_t height, width;", rows_of)
+  local array_type = make_type(array_kind, name, arrays, family.put)
+  local matrix_type = make_type(matrix_kind, name, matrices, family.put)
 
   function family.plain(value) return is_struct and element(value) or value end
 
@@ -294,8 +317,8 @@ function array.new(ctype, n)
   if not given then check_length(where, "length", n, 3) end
   local made = array.make("an array", name, bytes, 1, given and #given or n, false)
   if given then
-    local at = made.at
-    for i = 1, #given do at[i - 1] = given[i] end
+    local at, put = made.at, families[name].put
+    for i = 1, #given do put(at, i - 1, given[i], where .. ": element %d", 3) end
   end
   return made
 end

@@ -14,22 +14,25 @@ local barrier = {}
 ---@field timeout? number    seconds that a wait may take if it is not said
 local Barrier = {}
 
+local make, check_self, refuse_field
+
 local function look(self, key)
   if Barrier[key] then return Barrier[key] end
   local parties, waiting, broken, timeout = core.barrier_look(self)
   if key == "parties" then return parties end
   if key == "n_waiting" then return waiting end
   if key == "broken" then return broken end
-  if key == "timeout" and timeout > 0 then return timeout end
+  if key == "timeout" then return timeout > 0 and timeout or nil end
+  refuse_field(key, 2)
 end
 
-local make, check_self = plain.define("barrier", {
+make, check_self, refuse_field = plain.define("barrier", Barrier, {
   __index = look,
   __tostring = function(self)
     return ("tidemill.Barrier (%d of %d wait%s)"):format(self.n_waiting, self.parties,
       self.broken and ", broken" or "")
   end,
-})
+}, nil, "read parties, n_waiting, broken and timeout")
 
 local function raise_broken()
   error(errors.new { kind = "broken", message = "barrier:wait: the barrier is broken" }, 0)

@@ -13,8 +13,7 @@ local ALL = 2 ^ 31 - 1
 ---@class tidemill.Condition
 local Condition = {}
 
-local make, check_self = plain.define("condition", {
-  __index = Condition,
+local make, check_self = plain.define("condition", Condition, {
   __tostring = function(self)
     return ("tidemill.Condition (%s)"):format(tostring(condition.lock_of(self)))
   end,

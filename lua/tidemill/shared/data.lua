@@ -49,12 +49,49 @@ function data.is_struct(name)
   return name:find "^struct " ~= nil or name:find "^union " ~= nil
 end
 
+-- What FFI itself calls for `at[place] = value`. Being C it is compiled within pcall(), and its
+-- messages name no line of ours.
+local set = debug.getmetatable(ffi.typeof "int").__newindex
+
+local function store(at, place, value, where, level)
+  local ok, problem = pcall(set, at, place, value)
+  if not ok then check.fail(where:format(tonumber(place) + 1), problem, level + 1) end
+end
+
+-- Text and not a function: code is compiled for each type apart.
+local putter = [[
+local type, is_number, store = ...
+return function(at, place, value, where, level)
+  if is_number and type(value) == "number" then
+    at[place] = value
+  else
+    store(at, place, value, where, level + 1)
+  end
+end
+]]
+
+--- What stores a value into an element of a type, converted as C does, or raises. Of a number's
+--- way nothing but the store is left in machine code.
+---@param name string
+---@return fun(at: ffi.cdata*, place: integer, value: any, where: string, level: integer)  `place`
+--- from 0; `where` may have a %d for it, which is from 1; `level` as for error()
+function data.putter(name)
+  return loadstring(putter, "=tidemill.shared.data")(type, not data.is_struct(name), store)
+end
+
+--- Raises unless C can make a number of a type of the value.
+---@param element ffi.ctype*
+function data.check_number(where, element, value, level)
+  local ok, problem = pcall(ffi.new, element, value)
+  if not ok then check.fail(where, problem, level + 1) end
+end
+
 --- Take the lock; once more if this process has it. The lock of a holder that died is taken over.
 ---@param timeout? number seconds; for ever when omitted
 ---@return boolean taken
 ---@return "abandoned"? note  its last holder died with it
 function data.lock(self, timeout)
-  check.timeout("lock", timeout, 3)
+  check.timeout("lock", timeout, 2)
   local deadline = timeout and core.now() + timeout
   repeat
     local left = deadline and deadline - core.now() or SLICE
@@ -81,7 +118,7 @@ end
 ---@param fn fun(self: ffi.cdata*): any ...
 ---@return any ...
 function data.with(self, fn)
-  check.type("with", "fn", fn, "function", 3)
+  check.type("with", "fn", fn, "function", 2)
   local function finish(ok, ...)
     core.unlock_data(self.place, self.generation)
     if not ok then error((...), 0) end

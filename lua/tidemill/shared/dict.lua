@@ -9,12 +9,13 @@ local plain = require "tidemill.shared.plain"
 local dict = {}
 
 ---@class tidemill.Dict
+---@operator len: integer
 local Dict = {}
 
-local make, check_self = plain.define("dict", {
-  __index = Dict,
+local make, check_self = plain.define("dict", Dict, {
+  __len = function(self) return core.dict_count(self) end,
   __tostring = function(self) return ("tidemill.Dict (%d keys)"):format(core.dict_count(self)) end,
-})
+}, nil, "use get(key) and set(key, value)")
 
 local KEY_MAX = 2 ^ 20 -- bytes, and one less
 

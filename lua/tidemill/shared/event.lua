@@ -8,8 +8,7 @@ local event = {}
 ---@class tidemill.Event
 local Event = {}
 
-local make, check_self = plain.define("event", {
-  __index = Event,
+local make, check_self = plain.define("event", Event, {
   __tostring = function(self)
     return ("tidemill.Event (%s)"):format(core.event_is_set(self) and "set" or "clear")
   end,

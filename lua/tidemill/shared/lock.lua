@@ -22,12 +22,11 @@ local TAKEN, ABANDONED = 0, 1
 -- Locks of ours are not collected before they are released.
 local held = {} -- luacheck: ignore 241
 
-local make, check_self = plain.define("lock", {
-  __index = Lock,
+local make, check_self = plain.define("lock", Lock, {
   __tostring = function(self)
     return ("tidemill.Lock (%s)"):format(core.lock_is_ours(self) and "held" or "not held here")
   end,
-}, "void *body; bool recursive;")
+}, "void *const body; const bool recursive;")
 
 local function acquire_slowly(self, timeout)
   local status = core.lock_wait(self, timeout)

@@ -13,6 +13,7 @@ local queue = {}
 local CAPACITY_MAX = 2 ^ 31 - 1
 
 ---@class tidemill.Queue
+---@operator len: integer
 local Queue = {}
 
 local reasons = {
@@ -35,9 +36,9 @@ local function iterate(self, _, i)
   return (i or 0) + 1, value
 end
 
-local make, check_self = plain.define("queue", {
-  __index = Queue,
+local make, check_self = plain.define("queue", Queue, {
   __call = iterate,
+  __len = function(self) return (core.queue_look(self)) end,
   __tostring = function(self)
     local size, capacity, closed = core.queue_look(self)
     return ("tidemill.Queue (%d%s values%s)"):format(size,

@@ -18,12 +18,11 @@ local give_one = ffi.cast("int (*)(void *)", give_address)
 ---@field body ffi.cdata*
 local Semaphore = {}
 
-local make, check_self = plain.define("semaphore", {
-  __index = Semaphore,
+local make, check_self = plain.define("semaphore", Semaphore, {
   __tostring = function(self)
     return ("tidemill.Semaphore (%d)"):format(core.semaphore_count(self))
   end,
-}, "void *body;")
+}, "void *const body;")
 
 local function take(self, timeout, scoped)
   if core.semaphore_try(self, scoped) then return true end

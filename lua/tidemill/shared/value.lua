@@ -4,12 +4,17 @@ local core = require "tidemill.core"
 local data = require "tidemill.shared.data"
 local ffi = require "ffi"
 local shared = require "tidemill.shared"
+local strict = require "tidemill.shared.strict"
+
+local type = type
+
+local check_number = data.check_number
 
 local value = {}
 
 ---@class tidemill.Value
 ---@field get fun(self): any                 what it is now; of a struct a copy
----@field set fun(self, new: any)
+---@field set fun(self, new: any)           numbers are converted as in C
 ---@field add fun(self, n: number): number   atomically; returns the new value. Numbers only
 ---@field cas fun(self, old: number, new: number): boolean  set to `new` if it is `old`, atomically
 ---@field lock fun(self, timeout?: number): boolean, string?
@@ -17,22 +22,29 @@ local value = {}
 ---@field with fun(self, fn: function): any ...
 
 -- Numbers are read and written at once; a struct is not, so read and write it within `with`.
-local function methods_of(name)
+local function methods_of(name, put)
   local methods = { lock = data.lock, unlock = data.unlock, with = data.with }
+  local element = ffi.typeof(name)
   if data.is_struct(name) then
-    local element = ffi.typeof(name)
     function methods:get() return element(self.at[0]) end
   else
     function methods:get() return self.at[0] end
   end
-  function methods:set(new) self.at[0] = new end
+  function methods:set(new) put(self.at, 0, new, "value:set", 2) end
 
   local add, cas = core.data_function("add", name), core.data_function("cas", name)
   if add then -- a call through a pointer that does not change is compiled as a direct one
     add = ffi.cast((("T (*)(T *, T)"):gsub("T", name)), add)
     cas = ffi.cast((("bool (*)(T *, T, T)"):gsub("T", name)), cas)
-    function methods:add(n) return add(self.at, n) end
-    function methods:cas(old, new) return cas(self.at, old, new) end
+    function methods:add(n)
+      if type(n) ~= "number" then check_number("value:add", element, n, 2) end
+      return add(self.at, n)
+    end
+    function methods:cas(old, new)
+      if type(old) ~= "number" then check_number("value:cas", element, old, 2) end
+      if type(new) ~= "number" then check_number("value:cas", element, new, 2) end
+      return cas(self.at, old, new)
+    end
   end
   return methods
 end
@@ -40,17 +52,19 @@ end
 local function describe() return shared.kinds.value end
 
 local types = setmetatable({}, { __index = function(types, name)
-  local made = ffi.typeof(("struct { %s *at; uint32_t place, generation; }"):format(name))
+  local made = ffi.typeof(("struct { %s *const at; const uint32_t place, generation; }"):format(
+    name))
   shared.register(made, describe)
+  local put = data.putter(name)
+  local metatable = {
+    __gc = function(self) shared.drop(self.place, self.generation) end,
+    __tostring = function(self)
+      return ("tidemill.value: %s %s"):format(name, tostring(self.at[0]))
+    end,
+  }
+  strict.complete("value", methods_of(name, put), metatable, "use get() and set()")
   types[name] = {
-    pointer = ffi.typeof(name .. " *"),
-    new = ffi.metatype(made, {
-      __index = methods_of(name),
-      __gc = function(self) shared.drop(self.place, self.generation) end,
-      __tostring = function(self)
-        return ("tidemill.value: %s %s"):format(name, tostring(self.at[0]))
-      end,
-    }),
+    pointer = ffi.typeof(name .. " *"), put = put, new = ffi.metatype(made, metatable),
   }
   return types[name]
 end })
@@ -70,7 +84,7 @@ end
 function value.new(ctype, init)
   local name, bytes = data.type("tidemill.value", ctype, 3)
   local made = value.open(core.make_data("cannot make a value", name, bytes, nil, 1))
-  if init ~= nil then made.at[0] = init end
+  if init ~= nil then types[name].put(made.at, 0, init, "tidemill.value", 3) end
   return made
 end
 
