@@ -10,7 +10,8 @@ pcall(ffi.cdef, "struct spec_point { int x; double y; };")
 
 local function make_all()
   return {
-    t = tidemill, int = tidemill.value "int", point = tidemill.value "struct spec_point",
+    t = tidemill, int = tidemill.value "int", double = tidemill.value "double",
+    long = tidemill.value "int64_t", point = tidemill.value "struct spec_point",
     array = tidemill.array("int", { 1, 2, 3 }), points = tidemill.array("struct spec_point", 3),
     matrix = tidemill.matrix("int", 3, 4), dict = tidemill.dict(), queue = tidemill.queue(),
     lock = tidemill.lock(), rlock = tidemill.rlock(), semaphore = tidemill.semaphore(),
@@ -177,6 +178,23 @@ describe("an element", function()
     points[1] = { 1, 2.5 }
     points[2] = points[1]
     assert.equal(2.5, points[2].y)
+  end)
+
+  it("takes no fraction from add, if it is whole", function()
+    local objects = make_all()
+    local message = "value:add: n must be a whole number, got 0.5"
+    raises(objects, "int:add(0.5)", message)
+    raises(objects, "long:add(0.5)", message)
+    raises(objects, "int:add(0 / 0)", "value:add: n must be a whole number, got ")
+    assert.equal(0, objects.int:get())
+    assert.equal(0.5, objects.double:add(0.5))
+    local int, fraction = objects.int, 0.5
+    for i = 1, 300 do
+      if i == 300 then fraction = 0.25 end
+      local ok = pcall(int.add, int, fraction * 2)
+      assert.equal(i < 300, ok)
+    end
+    assert.equal(299, int:get())
   end)
 
   it("is named by numbers, and parts and locks take no less", function()

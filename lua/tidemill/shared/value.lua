@@ -1,12 +1,13 @@
 --- One number, or struct, that every process sees: `tidemill.value "int64_t"`.
 
+local check = require "tidemill.check"
 local core = require "tidemill.core"
 local data = require "tidemill.shared.data"
 local ffi = require "ffi"
 local shared = require "tidemill.shared"
 local strict = require "tidemill.shared.strict"
 
-local type = type
+local floor, type = math.floor, type
 
 local check_number = data.check_number
 
@@ -15,7 +16,7 @@ local value = {}
 ---@class tidemill.Value
 ---@field get fun(self): any                 what it is now; of a struct a copy
 ---@field set fun(self, new: any)           numbers are converted as in C
----@field add fun(self, n: number): number   atomically; returns the new value. Numbers only
+---@field add fun(self, n: number): number   atomically; returns the new value. No fraction to int
 ---@field cas fun(self, old: number, new: number): boolean  set to `new` if it is `old`, atomically
 ---@field lock fun(self, timeout?: number): boolean, string?
 ---@field unlock fun(self)
@@ -36,8 +37,13 @@ local function methods_of(name, put)
   if add then -- a call through a pointer that does not change is compiled as a direct one
     add = ffi.cast((("T (*)(T *, T)"):gsub("T", name)), add)
     cas = ffi.cast((("bool (*)(T *, T, T)"):gsub("T", name)), cas)
+    local is_whole = tonumber(element(0.5)) == 0
     function methods:add(n)
-      if type(n) ~= "number" then check_number("value:add", element, n, 2) end
+      if type(n) ~= "number" then
+        check_number("value:add", element, n, 2)
+      elseif is_whole and floor(n) ~= n then
+        check.fail("value:add", ("n must be a whole number, got %g"):format(n), 2)
+      end
       return add(self.at, n)
     end
     function methods:cas(old, new)
