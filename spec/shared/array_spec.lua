@@ -273,6 +273,12 @@ describe("tidemill.matrix", function()
     assert.equal(0, matrix:get(3, 4))
   end)
 
+  it("tells its rows and columns, and a row its length", function()
+    local matrix = tidemill.matrix("double", 3, 4)
+    assert.equal("tidemill.matrix: 3 x 4 double", tostring(matrix))
+    assert.equal("tidemill.array: 4 x double", tostring(matrix:row(1)))
+  end)
+
   it("refuses places out of bounds", function()
     local matrix = tidemill.matrix("int", 3, 4)
     for _, place in ipairs { { 0, 1 }, { 4, 1 }, { 1, 0 }, { 1, 5 }, { 1.5, 1 }, { 1, 1.5 } } do

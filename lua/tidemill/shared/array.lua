@@ -107,11 +107,13 @@ end
 
 local array_kind = {
   name = "array", fields = "", list = itself, hint = "elements are a[1] to a[#a]",
+  size = function(self) return ("%d x"):format(tonumber(self.count)) end,
 }
 
 local matrix_kind = {
   name = "matrix", fields = "const int32_t rows, cols; const uint64_t height, width;",
   list = rows_of, hint = "elements are get(row, col) and set(row, col, value)",
+  size = function(self) return ("%d x %d"):format(self.rows, self.cols) end,
 }
 
 --- A struct with the methods, for elements of a type.
@@ -135,7 +137,7 @@ local function make_type(kind, name, methods, put)
     __eq = equal,
     __gc = function(self) shared.drop(self.place, self.generation) end,
     __tostring = function(self)
-      return ("tidemill.array: %d x %s"):format(tonumber(self.count), name)
+      return ("tidemill.%s: %s %s"):format(kind.name, kind.size(self), name)
     end,
   }
   refuse_field = strict.complete(kind.name, methods, metatable, kind.hint)
