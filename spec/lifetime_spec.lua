@@ -47,7 +47,7 @@ describe("memory_limit", function()
         for _, kind in ipairs { "tables", "strings" } do
           local ok, err = pcall(pool.apply, pool, hoard, { 200, kind })
           assert.is_false(ok)
-          assert.equal("task", err.kind)
+          assert.equal("task", err.kind, tostring(err))
           assert.is_truthy(err.message:find("not enough memory", 1, true), err.message)
           assert.same(numbers(300), pool:map(identity, numbers(300), 7))
         end
