@@ -1,4 +1,4 @@
--- Workers that cannot be stopped, or not even die, for a while: nobody waits for them.
+-- Workers that cannot be stopped, or go on, or not even die, for a while: nobody waits for them.
 
 local common = require "support.common"
 local ffi = require "ffi"
@@ -178,5 +178,123 @@ describe("a worker that is killed and cannot die", function()
     collectgarbage()
     assert.is_true(processes.clock() - before < SOON_S)
     assert.equal("Z", processes.state(pid))
+  end)
+end)
+
+describe("a worker that is stopped when it is to leave", function()
+  leaks.watch(after_each, assert)
+
+  local function stop(pid)
+    assert.is_true(processes.kill(pid, processes.SIGSTOP))
+    assert.is_truthy(processes.eventually(SOON_S, function()
+      return processes.state(pid) == "T"
+    end))
+  end
+
+  --- Note when a worker leaves by itself, after `hinder` was called.
+  local function initialize(log, hinder)
+    LEAVING = newproxy(true) -- luacheck: ignore
+    getmetatable(LEAVING).__gc = function() -- luacheck: ignore
+      if hinder then hinder() end
+      files.note(log, "left")
+    end
+  end
+
+  local log
+
+  before_each(function() log = files.log() end)
+  after_each(function() os.remove(log) end)
+
+  it("holds up no join, and leaves by itself", function()
+    for _, timeout in ipairs { false, 1 } do
+      local options = { processes = 2, timeout = timeout or nil, initializer = initialize,
+        initargs = { log } }
+      tidemill.with(options, function(pool)
+        pool:map(math.abs, { 1, 2, 3 }, 1)
+        stop(pool:workers()[1])
+      end)
+    end
+    files.await(log, 4)
+  end)
+
+  it("holds up no join when it was stopped later", function()
+    local pool = tidemill.pool { processes = 1, initializer = initialize,
+      initargs = { log, function() files.pass(log .. "~") end } }
+    io.open(log .. "~", "w"):close()
+    local pid = pool:workers()[1]
+    pool:close()
+    assert.is_false(pool:join(0.1))
+    stop(pid)
+    os.remove(log .. "~")
+    assert.is_true(pool:join(SOON_S))
+    files.await(log, 1)
+  end)
+
+  it("is killed if it is stopped again and again, and not replaced", function()
+    local pool = tidemill.pool { processes = 2, initializer = initialize,
+      initargs = { log, function()
+        local C = require "ffi"
+        C.cdef "int getpid(void); int kill(int, int);"
+        while true do C.C.kill(C.C.getpid(), 19) end
+      end } }
+    pool:close()
+    assert.is_true(pool:join(SOON_S))
+    assert.same({}, files.lines(log))
+  end)
+
+  it("holds up no end of a process that has done its part", function()
+    local process = tidemill.process(function(path)
+      initialize(path, function() require "support.files".pass(path .. "~") end)
+    end, { log })
+    io.open(log .. "~", "w"):close()
+    process:start()
+    assert.is_false(process:join(0.2))
+    stop(process.pid)
+    os.remove(log .. "~")
+    assert.is_true(process:join(SOON_S))
+    files.await(log, 1)
+  end)
+
+  it("leaves when the pool has become smaller", function()
+    tidemill.with({ processes = 3, initializer = initialize, initargs = { log } }, function(pool)
+      stop(pool:workers()[3])
+      pool:resize(1)
+      files.await(log, 2)
+      assert_alive(pool)
+    end)
+  end)
+
+  it("keeps the item that it has in hand", function()
+    local gate = files.gate()
+    tidemill.with(2, function(pool)
+      local results, pids = {}, {}
+      for i = 1, 2 do
+        results[i] = pool:submit(function(n)
+          files.note(log, ("%d %d"):format(n, require "tidemill".worker().pid))
+          files.pass(gate)
+          return n
+        end, i)
+      end
+      files.await(log, 2)
+      local last = pool:workers()[2]
+      stop(last)
+      pool:resize(1)
+      files.nap(0.7)
+      assert.equal("T", processes.state(last))
+      processes.kill(last, processes.SIGCONT)
+      files.open(gate)
+      for i = 1, 2 do assert.equal(i, results[i]:get(SOON_S)) end
+      for _, line in ipairs(files.lines(log)) do pids[#pids + 1] = line:match " (%d+)" end
+      assert.equal(2, #pids)
+      assert.is_truthy(processes.eventually(SOON_S, function() return #pool:workers() == 1 end))
+    end)
+  end)
+
+  it("is killed by terminate", function()
+    local pool = tidemill.pool(2)
+    stop(pool:workers()[2])
+    pool:close()
+    pool:terminate()
+    assert.is_true(pool:join(SOON_S))
   end)
 end)

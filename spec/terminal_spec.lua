@@ -98,6 +98,37 @@ describe("on a terminal", function()
     run:finish()
   end)
 
+  it("Ctrl-Z stops workers that are about to leave, and harms none", function()
+    local run = terminal.start("TIDEMILL SCRIPT; echo stopped; read x; fg; echo status $?", ([[
+      package.path = %q
+      local tidemill = require "tidemill"
+      local function initialize(log, gate)
+        local files = require "support.files"
+        LEAVING = newproxy(true)
+        getmetatable(LEAVING).__gc = function()
+          files.note(log, require "tidemill".worker().pid)
+          files.pass(gate)
+          files.note(log, "left")
+        end
+      end
+      local pool = tidemill.pool { processes = 3, initializer = initialize, initargs = { %q, %q } }
+      pool:close()
+      pool:join()
+      print "joined"]]):format(package.path, log, gate))
+    files.await(log, 3)
+    local workers = files.lines(log)
+    run:type(terminal.CTRL_Z)
+    run:await "stopped"
+    files.nap(3) -- longer than anybody has patience with who is stopped alone
+    assert.equal("TTT", states(workers))
+    files.open(gate)
+    run:type "\n"
+    run:await "joined"
+    run:await "status 0"
+    run:finish()
+    assert.equal(3, files.tally(log).left)
+  end)
+
   it("hanging up ends all of it", function()
     local run, workers = start "TIDEMILL SCRIPT"
     run:hang_up()

@@ -409,8 +409,10 @@ int tide_pool_wait(struct tide_pool *pool, uint32_t count, uint64_t deadline_ns)
 
 void tide_pool_close(struct tide_pool *pool)
 {
-    if (!pool->gone)
-        tide_board_close(&pool->board);
+    if (pool->gone || tide_board_is_closed(&pool->board))
+        return;
+    tide_board_close(&pool->board);
+    ring(pool); /* who is stopped does not see it */
 }
 
 void tide_pool_kill(struct tide_pool *pool)

@@ -16,18 +16,19 @@
  *
  * A worker stopped by a signal, but for an arrest (watch.c), stays RUNNING, but it
  * may owe somebody a wake-up, or have been woken for work that others could do:
- * everybody is woken.
+ * everybody is woken. Where it is to leave and has no item, it is continued, and in
+ * the end killed (watch.c): no crew's end waits for it.
  *
  * A vacancy: ENDED if the crew is stopping, the place is not wanted, or the board
- * is closed and the worker left by itself with code 0; but not while the place has
- * mail, which nobody else may run. Else VACANT and due. Due at once, unless workers
- * keep dying before they take any item: then later each time, and after LIMIT in a
- * row the crew is stopped as broken, for the reason of the last death. A worker that
- * took an item, that an outsider killed while it was idle, that retired or left once
- * it was up, or that lived a second starts the count anew. On a board that is single
- * it is ENDED in any case. When every place is ENDED the host is told GONE and the
- * crew freed: one place is always wanted, so this comes only when it is stopping,
- * closed or single.
+ * is closed and the worker left by itself with code 0, or was stuck and killed when
+ * nothing was left to do; but not while the place has mail, which nobody else may
+ * run. Else VACANT and due. Due at once, unless workers keep dying before they take
+ * any item: then later each time, and after LIMIT in a row the crew is stopped as
+ * broken, for the reason of the last death. A worker that took an item, that an
+ * outsider killed while it was idle, that retired or left once it was up, or that
+ * lived a second starts the count anew. On a board that is single it is ENDED in any
+ * case. When every place is ENDED the host is told GONE and the crew freed: one place
+ * is always wanted, so this comes only when it is stopping, closed or single.
  */
 #include "proc/crew.h"
 
@@ -311,8 +312,13 @@ static int was_useful(const struct tide_place *place,
  * it is wanted. Then the board says so: if the host has changed its mind since,
  * either the board says that already, or we shall look again.
  */
-static int is_over(const struct tide_crew *crew, uint32_t index, int status)
+static int is_over(const struct tide_crew *crew, uint32_t index,
+                   const struct tide_death *death)
 {
+    int left = WIFEXITED(death->wait_status)
+                   ? WEXITSTATUS(death->wait_status) == 0
+                   : death->cause == TIDE_DEATH_STUCK &&
+                         !tide_board_has_ready(&crew->board);
     if (crew->stopping || tide_board_is_single(&crew->board))
         return 1;
     if (tide_board_has_mail(&crew->board, index))
@@ -321,8 +327,7 @@ static int is_over(const struct tide_crew *crew, uint32_t index, int status)
         index >= tide_board_wanted(&crew->board))
         return 1;
     return index >= crew->wanted ||
-           (WIFEXITED(status) && WEXITSTATUS(status) == 0 &&
-            tide_board_is_closed(&crew->board));
+           (left && tide_board_is_closed(&crew->board));
 }
 
 /* Too many in a row that did nothing, or one that said why it cannot start. */
@@ -332,14 +337,15 @@ static int is_hopeless(const struct tide_crew *crew, uint32_t index)
            atomic_load(&crew->board.workers[index].failure) != 0;
 }
 
-static void vacate(struct tide_crew *crew, uint32_t index, int status,
-                   int useful)
+static void vacate(struct tide_crew *crew, uint32_t index,
+                   const struct tide_death *death, int useful)
 {
     struct tide_place *place = &crew->places[index];
     struct tide_worker_record *record = &crew->board.workers[index];
     char reason[TIDE_REASON_BYTES];
 
-    int over = is_over(crew, index, status);
+    int status = death->wait_status;
+    int over = is_over(crew, index, death);
     atomic_store(&record->phase, TIDE_WORKER_VACANT);
     atomic_store(&record->last_status, status);
     atomic_store(&record->last_pid, place->pid);
@@ -377,7 +383,7 @@ static void bury(struct tide_crew *crew, uint32_t index, int status)
     tide_commons_reaped(place->pid);
     tide_commons_cancel(place->who);
     TIDE_STEP(CREW_RECLAIMED);
-    vacate(crew, index, status, useful);
+    vacate(crew, index, &death, useful);
     TIDE_STEP(CREW_VACANT);
     tide_board_wake_all(&crew->board);
 }

@@ -48,9 +48,10 @@ struct tide_crew {
     int broken;
     uint32_t cuts_heeded; /* see tide_watch_heed_cuts() */
     int is_watching;      /* there is timed work, or was lately, */
-    int is_pursuing;      /* somebody is to be killed who still lives */
-    int is_killing;       /* somebody was killed who is not reaped yet */
     uint64_t timed_ns;    /* and was seen last then */
+    int is_pursuing;      /* somebody is to be killed who still lives */
+    int is_holding;       /* somebody may be held, see watch.c */
+    int is_killing;       /* somebody was killed who is not reaped yet */
     char reason[TIDE_REASON_BYTES];
     struct tide_place places[];
 };

@@ -6,9 +6,10 @@
  * It must be that item that dies and never an innocent next one, which may begin
  * at any instant. So there is no killing at a glance but an ARREST: the worker is
  * made to stop, and when it stands still a second look is taken. Guilty is who still
- * has the same item in hand, or the slot that the host wants cut off.
+ * has the same item in hand, or the slot that the host wants cut off, or is STUCK.
  *
- *            overdue or cut off      a stop is reported         innocent as it runs
+ *            overdue, cut off, or    a stop is reported         innocent as it runs
+ *            stuck for good
  * AT_LARGE   call -> CALLED          somebody else's: is held   -
  * CALLED     stands still, or after  guilty: SIGKILL -> KILLED  seized: its stop will
  *            PATIENCE: SIGKILL       else let go -> AT_LARGE    come; else SIGCONT
@@ -30,12 +31,19 @@
  * and one that is complete, or DONE, counts as in hand: to kill who had only that
  * costs nothing.
  *
- * The terminal's Ctrl-Z stops the supervisor together with the workers. When it is
- * continued, the time since its last look is nobody's: it is added to when each
- * item was first seen.
+ * STUCK  A worker that is held though it is to leave (the board is closed, its place
+ * not wanted, or it has run the one slot that it was for), with no item in hand that
+ * would be lost, is of no use to anybody, and the end of its crew waits for it. When it
+ * has been so for a PAUSE it is sent SIGCONT. If that was in vain, or it is stopped again, some URGES later it is killed.
+ * One that has an item in hand stays as it is: somebody may mean to continue it.
+ *
+ * The terminal's Ctrl-Z stops the supervisor together with the workers, long before a
+ * PAUSE is over. When it is continued, the time since its last look is nobody's: it is
+ * added to when each item was first seen, and who is stuck.
  *
  * A crew that stops kills all the same: SIGKILL needs no SIGCONT. While no crew has
- * timed work nothing here costs anything; see board_watch.c for how a watch ends.
+ * timed work, or somebody who is held, nothing here costs anything; see board_watch.c
+ * for how a watch ends.
  */
 #include "proc/watch.h"
 
@@ -53,8 +61,10 @@ enum {
     LEAST_PERIOD_MS = 1,
     MOST_PERIOD_MS = 20,
     LOOKS_PER_LIMIT = 8,
-    IDLE_NS = 1000 * 1000 * 1000,    /* without timed work: the watch ends */
-    PATIENCE_NS = 1000 * 1000 * 1000 /* for a stop that is not reported */
+    IDLE_NS = 1000 * 1000 * 1000,     /* without timed work: the watch ends */
+    PATIENCE_NS = 1000 * 1000 * 1000, /* for a stop that is not reported */
+    PAUSE_NS = 200 * 1000 * 1000,     /* before each of these, and the end */
+    URGES = 10
 };
 
 /* ---- the judge ---- */
@@ -81,7 +91,25 @@ static int is_limited(const struct tide_watch *watch,
     return item->hand < item->count || watch->is_held;
 }
 
-/* Has the worker what it is to die for in hand now? */
+/* Will it run nothing more than what it has in hand? */
+static int is_to_leave(const struct tide_crew *crew, uint32_t index)
+{
+    const struct tide_board *board = &crew->board;
+    return index >= crew->wanted || tide_board_is_closed(board) ||
+           (tide_board_is_single(board) &&
+            atomic_load(&board->workers[index].hand) != 0);
+}
+
+/* Is it held, and to leave, and has no item that would be lost with it? */
+static int is_stuck(const struct tide_crew *crew, uint32_t index)
+{
+    struct tide_item item;
+    return crew->places[index].watch.is_held && is_to_leave(crew, index) &&
+           !(tide_board_find_claimed(&item, &crew->board, index) &&
+             item.hand < item.count);
+}
+
+/* Is the worker now what it is to die for, or has it that in hand? */
 static enum tide_death_cause judge(const struct tide_crew *crew, uint32_t index,
                                    uint64_t now_ns)
 {
@@ -99,6 +127,9 @@ static enum tide_death_cause judge(const struct tide_crew *crew, uint32_t index,
         item.timeout_ms != 0 && is_limited(watch, &item) &&
         now_ns >= watch->since_ns + (uint64_t)item.timeout_ms * NS_PER_MS)
         return TIDE_DEATH_TIMEOUT;
+    if (watch->urged == URGES && watch->stuck_ns != 0 &&
+        now_ns >= watch->stuck_ns + PAUSE_NS && is_stuck(crew, index))
+        return TIDE_DEATH_STUCK;
     return TIDE_DEATH_PLAIN;
 }
 
@@ -161,6 +192,7 @@ int tide_watch_on_stop(struct tide_crew *crew, uint32_t index, int wait_status,
 {
     struct tide_place *place = &crew->places[index];
     struct tide_watch *watch = &place->watch;
+    crew->is_holding = 1; /* perhaps */
     if (watch->arrest == TIDE_AT_LARGE)
         watch->is_held = 1;
     if (watch->arrest != TIDE_CALLED)
@@ -183,13 +215,18 @@ int tide_watch_on_stop(struct tide_crew *crew, uint32_t index, int wait_status,
 void tide_watch_on_continue(struct tide_crew *crew, uint32_t index)
 {
     crew->places[index].watch.is_held = 0;
+    crew->places[index].watch.stuck_ns = 0;
 }
 
 void tide_watch_excuse(struct tide_crew *crew, uint64_t gap_ns)
 {
-    for (uint32_t i = 0; i < crew->manned; i++)
-        if (crew->places[i].watch.arrest != TIDE_KILLED)
-            crew->places[i].watch.since_ns += gap_ns;
+    for (uint32_t i = 0; i < crew->manned; i++) {
+        struct tide_watch *watch = &crew->places[i].watch;
+        if (watch->arrest != TIDE_KILLED)
+            watch->since_ns += gap_ns;
+        if (watch->stuck_ns != 0)
+            watch->stuck_ns += gap_ns;
+    }
 }
 
 enum tide_death_cause tide_watch_cause(const struct tide_crew *crew,
@@ -260,11 +297,34 @@ static uint64_t note_item(struct tide_crew *crew, uint32_t index,
                : TIDE_FOREVER;
 }
 
+/* Have it go on if it is stuck. @return when to look again, or TIDE_FOREVER */
+static uint64_t urge(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
+{
+    struct tide_place *place = &crew->places[index];
+    struct tide_watch *watch = &place->watch;
+    if (watch->arrest != TIDE_AT_LARGE)
+        return TIDE_FOREVER;
+    if (!is_stuck(crew, index)) {
+        watch->stuck_ns = 0;
+        return TIDE_FOREVER;
+    }
+    if (watch->stuck_ns == 0) {
+        watch->stuck_ns = now_ns;
+    } else if (watch->urged < URGES && now_ns >= watch->stuck_ns + PAUSE_NS) {
+        kill(place->pid, SIGCONT);
+        watch->urged++;
+        watch->stuck_ns = now_ns;
+    }
+    return watch->stuck_ns + PAUSE_NS;
+}
+
 static uint64_t look_at(struct tide_crew *crew, uint32_t index, uint64_t now_ns)
 {
     struct tide_place *place = &crew->places[index];
-    uint64_t next_ns =
+    uint64_t item_ns =
         crew->is_watching ? note_item(crew, index, now_ns) : TIDE_FOREVER;
+    uint64_t urge_ns = urge(crew, index, now_ns);
+    uint64_t next_ns = item_ns < urge_ns ? item_ns : urge_ns;
     /* Before the look: it runs nothing between the two. */
     int is_still =
         place->watch.arrest == TIDE_CALLED && tide_process_is_still(place->pid);
@@ -303,19 +363,21 @@ static void rest(struct tide_crew *crew, uint64_t now_ns)
 uint64_t tide_watch_look(struct tide_crew *crew, uint64_t now_ns)
 {
     uint64_t next_ns = TIDE_FOREVER;
-    if (crew->stopping || (!crew->is_watching && !crew->is_pursuing))
+    if (crew->stopping ||
+        (!crew->is_watching && !crew->is_pursuing && !crew->is_holding))
         return next_ns;
-    crew->is_pursuing = 0;
+    crew->is_pursuing = crew->is_holding = 0;
     for (uint32_t i = 0; i < crew->manned; i++) {
         if (crew->places[i].state != TIDE_RUNNING)
             continue;
         uint64_t at_ns = look_at(crew, i, now_ns);
         next_ns = at_ns < next_ns ? at_ns : next_ns;
+        crew->is_holding |= crew->places[i].watch.is_held;
     }
     if (crew->is_watching)
         rest(crew, now_ns);
     if (!crew->is_watching && !crew->is_pursuing)
-        return TIDE_FOREVER;
+        return next_ns;
     uint64_t period = now_ns + period_ns(crew);
     return period < next_ns ? period : next_ns;
 }

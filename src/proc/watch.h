@@ -1,6 +1,7 @@
 /**
  * @file watch.h
- * @brief Deadlines of items, and work that the host cuts off, in the supervisor.
+ * @brief Deadlines of items, work that the host cuts off, and workers that cannot
+ *        leave, in the supervisor.
  */
 #ifndef TIDE_PROC_WATCH_H
 #define TIDE_PROC_WATCH_H
@@ -29,6 +30,8 @@ struct tide_watch {
     struct tide_item cut;  /* of which only slot and sequence count */
     uint64_t since_ns;     /* and first seen then */
     uint64_t called_ns;    /* CALLED: when */
+    uint64_t stuck_ns;     /* seen STUCK first, or urged last, then; or 0 */
+    uint32_t urged;        /* how often it was sent SIGCONT for that */
 };
 
 /** Work with a time limit was submitted. */
@@ -37,7 +40,8 @@ void tide_watch_begin(struct tide_crew *crew, uint64_t now_ns);
 /** Pursue who runs what the host wants cut off, if it has said so anew. */
 void tide_watch_heed_cuts(struct tide_crew *crew);
 
-/** Look at what runs, arrest who is overdue. @return when to look again */
+/** Look at what runs, arrest who is overdue, urge who is stuck. @return when to look
+ * again */
 uint64_t tide_watch_look(struct tide_crew *crew, uint64_t now_ns);
 
 /**

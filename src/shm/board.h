@@ -34,7 +34,8 @@ enum { TIDE_WORKERS_MAX = 1024, TIDE_SLOTS_MAX = 1 << 20 };
 enum tide_death_cause {
     TIDE_DEATH_PLAIN,   /* by itself, or by an outsider */
     TIDE_DEATH_TIMEOUT, /* the item in its hand took longer than its limit */
-    TIDE_DEATH_CANCEL   /* the host asked for it */
+    TIDE_DEATH_CANCEL,  /* the host asked for it */
+    TIDE_DEATH_STUCK    /* stopped, without an item, when it was to leave */
 };
 
 /** Who had a slot last, and how it died if it did. */

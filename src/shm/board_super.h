@@ -38,9 +38,13 @@ int tide_board_item_of(struct tide_item *out, const struct tide_board *board,
 
 /**
  * As tide_board_item_of(), for a worker that was stopped and may have claimed a slot
- * without having said so: looks at all slots. If it has claimed none, what it has
- * finished last and perhaps not handed over.
+ * without having said so: looks at all slots.
  */
+int tide_board_find_claimed(struct tide_item *out,
+                            const struct tide_board *board, uint32_t worker);
+
+/** The same; if it has claimed none, what it has finished last and perhaps not handed
+ * over. */
 int tide_board_find_item(struct tide_item *out, const struct tide_board *board,
                          uint32_t worker);
 

@@ -3,10 +3,10 @@
  * when it has to look. Whatever it reads was written by workers: numbers are
  * checked, and taken as hints until the worker stands still.
  *
- * ORDERS  `stopped`, `wanted`, `watching` and `cuts` say what is wanted now, not what
- * has happened: the supervisor may look at any time, and as often as it likes. Only
- * `signals` it takes, to send each once. The host writes first and rings then, see
- * channel.h.
+ * ORDERS  `stopped`, `closing`, `wanted`, `watching` and `cuts` say what is wanted
+ * now, not what has happened: the supervisor may look at any time, and as often as it
+ * likes. Only `signals` it takes, to send each once. The host writes first and rings
+ * then, see channel.h.
  *
  * WATCHING  The word `watching` is 0, or the shortest time limit in milliseconds
  * that was asked for since it was 0. The host sets it after a submit with a limit,
@@ -103,14 +103,22 @@ int tide_board_item_of(struct tide_item *out, const struct tide_board *board,
            fill_item(out, board, claimed - 1, worker, 1u << TIDE_SLOT_CLAIMED);
 }
 
-int tide_board_find_item(struct tide_item *out, const struct tide_board *board,
-                         uint32_t worker)
+int tide_board_find_claimed(struct tide_item *out,
+                            const struct tide_board *board, uint32_t worker)
 {
     uint32_t used = atomic_load(&board->shared->used_count);
-    uint32_t claimed = atomic_load(&board->workers[worker].hand);
     for (uint32_t i = 0; i < used && i < board->slot_count; i++)
         if (fill_item(out, board, i, worker, 1u << TIDE_SLOT_CLAIMED))
             return 1;
+    return 0;
+}
+
+int tide_board_find_item(struct tide_item *out, const struct tide_board *board,
+                         uint32_t worker)
+{
+    uint32_t claimed = atomic_load(&board->workers[worker].hand);
+    if (tide_board_find_claimed(out, board, worker))
+        return 1;
     return claimed != 0 && claimed <= board->slot_count &&
            fill_item(out, board, claimed - 1, worker, 1u << TIDE_SLOT_DONE);
 }
