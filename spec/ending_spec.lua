@@ -141,7 +141,7 @@ describe("standard descriptors", function()
       if mask >= 4 then closed[#closed + 1] = "2>&-" end
       local line = table.concat(closed, " ")
       local out, _, status = shell.run_alone("TIDEMILL SCRIPT " .. line, script)
-      assert.equal(7, status, line)
+      assert.equal(mask % 4 >= 2 and 1 or 7, status, line)
       if not line:find(">&-", 1, true) then assert.is_truthy(out:find "job 3") end
     end
   end)
@@ -164,11 +164,38 @@ describe("standard descriptors", function()
       assert.is_truthy(err:find("tidemill: cannot write output", 1, true), err)
       assert.equal(1, status)
     end
-    local _, err = shell.run_alone("TIDEMILL SCRIPT >/dev/full", [[
-      require "tidemill".with(2, function(pool)
-        pool:map(function() print "lost" end, { 1, 2, 3, 4 }, 1)
-      end)]])
-    assert.is_truthy(err:find("^tidemill: worker %d %(pid %d+%) cannot write its output\n"), err)
+  end)
+
+  it("that are full or closed are an error for workers too", function()
+    local before = "local tidemill = require 'tidemill' "
+    for what, text in pairs {
+      ["a job"] = "tidemill.with(2, function(pool) pool:map(print, { 1, 2, 3, 4 }, 1) end)",
+      ["a job that exits"] = [[tidemill.with(1, function(pool)
+        pool:submit(function() io.write "part" os.exit(0) end):wait()
+      end)]],
+      ["an initializer's finalizer"] = [[tidemill.with({ processes = 1, initializer = function()
+        LAST = newproxy(true)
+        getmetatable(LAST).__gc = function() io.write "part" end
+      end }, type)]],
+      ["a copy"] = [[tidemill.with({ processes = 1, inherit = true }, function(pool)
+        pool:apply(print, { 1 })
+      end)]],
+      ["an executed one"] = [[tidemill.with({ processes = 1, start_method = "spawn" },
+        function(pool) pool:apply(print, { 1 }) end)]],
+      ["a process"] = "local p = tidemill.process(print, { 1 }) p:start() p:join()",
+      ["a nested pool"] = [[tidemill.with(1, function(pool)
+        pool:apply(function()
+          require "tidemill".with(1, function(inner) inner:apply(print, { 1 }) end)
+        end)
+      end)]],
+    } do
+      for _, output in ipairs { ">/dev/full", ">&-" } do
+        local _, err, status = shell.run_alone("TIDEMILL SCRIPT " .. output, before .. text)
+        assert.is_truthy(err:find("^tidemill: worker %d %(pid %d+%) cannot write its output\n"),
+          what .. output .. err)
+        assert.equal(1, status, what .. output)
+      end
+    end
   end)
 end)
 

@@ -16,6 +16,8 @@
  */
 #include "cli/ending.h"
 
+#include "share/commons.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -276,9 +278,10 @@ void tide_ending_check_output(void)
 {
     int had_failed = ferror(stdout);
     int fails = fflush(stdout) != 0;
-    if (!fails && !had_failed)
+    if (fails || had_failed)
+        fprintf(stderr, "tidemill: cannot write output%s%s\n",
+                fails ? ": " : "", fails ? strerror(errno) : "");
+    else if (!tide_commons_has_lost_output()) /* who has, has said so */
         return;
-    fprintf(stderr, "tidemill: cannot write output%s%s\n", fails ? ": " : "",
-            fails ? strerror(errno) : "");
     _exit(EXIT_FAILURE);
 }

@@ -55,7 +55,8 @@ int tide_ending_is_unread(void);
 /** End as a writer ends whom nobody reads. */
 _Noreturn void tide_ending_by_pipe(void);
 
-/** To be called at exit: what cannot be written is an error of the command. */
+/** To be called at exit: what cannot be written, here or by workers, is an error of
+ * the command. */
 void tide_ending_check_output(void);
 
 #endif

@@ -23,6 +23,8 @@
 #include "lua/limit.h"
 #include "lua/runner.h"
 #include "lua/state.h"
+#include "proc/child.h"
+#include "share/commons.h"
 #include "shm/board_worker.h"
 #include "shm/wake.h"
 
@@ -65,14 +67,31 @@ static void *prepare(void *setup)
     return L;
 }
 
+/*
+ * A job's output is no part of its result: that it was lost is said here, once, and
+ * noted for the exit status of the command.
+ */
+static void write_output(void)
+{
+    static int told;
+    if (__fpending(stdout) > 0)
+        fflush(stdout);
+    if (!ferror(stdout) || told)
+        return;
+    told = 1;
+    tide_commons_lose_output();
+    fprintf(stderr, "tidemill: worker %u (pid %d) cannot write its output\n",
+            self->index + 1, (int)getpid());
+}
+
 /* os.exit() in a job: the process ends, nothing of the host's is run. */
 static int exit_worker(lua_State *L)
 {
     int code = lua_isboolean(L, 1)
                    ? (lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE)
                    : luaL_optint(L, 1, EXIT_SUCCESS);
-    fflush(NULL);
-    _exit(code);
+    write_output();
+    tide_child_exit(code);
 }
 
 /* ---- starting ---- */
@@ -320,24 +339,11 @@ static void count_heap(struct tide_worker_record *record, lua_State *L)
                           memory_order_relaxed);
 }
 
-/* A job's output is no part of its result: that it was lost is said here, once. */
-static void write_output(const struct tide_worker_env *env)
-{
-    static int told;
-    if (__fpending(stdout) > 0)
-        fflush(stdout);
-    if (!ferror(stdout) || told)
-        return;
-    told = 1;
-    fprintf(stderr, "tidemill: worker %u (pid %d) cannot write its output\n",
-            env->index + 1, (int)getpid());
-}
-
 static void finish_slot(struct loop *loop, int urgent)
 {
     struct tide_worker_env *env = loop->env;
     struct tide_slot *slot = &env->board->slots[loop->slot];
-    write_output(env);
+    write_output();
     loop->now_ns = tide_now_ns();
     slot->reply.end_ns = loop->now_ns;
     count_work(&env->board->workers[env->index], slot);
@@ -430,9 +436,9 @@ static int work(struct tide_worker_env *env, lua_State *L)
 {
     struct tide_worker_record *record = &env->board->workers[env->index];
     struct tide_heap heap;
+    self = env;
     if (L == NULL)
         return EXIT_FAILURE;
-    self = env;
     tide_heap_open(&heap, env->board->arena, &record->region);
     if (start_state(env, L, &heap) != 0)
         return TIDE_EXIT_NOT_STARTED;
@@ -449,6 +455,7 @@ static int run(struct tide_worker_env *env)
     int code = work(env, L);
     if (L != NULL && code != TIDE_EXIT_NOT_STARTED)
         lua_close(L); /* finalizers run, files are written out */
+    write_output();
     return code;
 }
 
@@ -458,7 +465,9 @@ static int run_copy(struct tide_worker_env *env)
     lua_State *host = env->context;
     lua_sethook(host, NULL, 0, 0);
     lua_State *L = lua_checkstack(host, 1) ? lua_newthread(host) : NULL;
-    return work(env, L); /* what the host made is not ours to finalize */
+    int code = work(env, L); /* what the host made is not ours to finalize */
+    write_output();
+    return code;
 }
 
 static void *pass_on(void *argument)

@@ -74,15 +74,15 @@ static void close_all_but(int keep[TIDE_CHILD_FDS])
     }
 }
 
-/* What the process opens or receives later must not become its stdout. */
+/*
+ * What the process opens or receives later must not become its stdout. Where that was
+ * closed writing to it goes on to fail; what is to be said of that may get lost.
+ */
 static void fill_stdio(void)
 {
-    int fd;
-    do
-        fd = open("/dev/null", O_RDWR);
-    while (fd >= 0 && fd < FIRST_FD);
-    if (fd >= 0)
-        close(fd);
+    for (int fd = 0; fd < FIRST_FD; fd++)
+        if (fcntl(fd, F_GETFD) < 0) /* the lowest that is free */
+            open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY);
 }
 
 static void use_null_stdin(void)

@@ -146,6 +146,20 @@ uint64_t tide_commons_resident(void)
     return tide_arena_resident(&tide_commons.arena);
 }
 
+/* ---- output ---- */
+
+void tide_commons_lose_output(void)
+{
+    if (tide_commons.arena.base != NULL)
+        atomic_store(&tide_shared()->has_lost_output, 1);
+}
+
+int tide_commons_has_lost_output(void)
+{
+    return tide_commons.arena.base != NULL &&
+           atomic_load(&tide_shared()->has_lost_output) != 0;
+}
+
 /* ---- life ---- */
 
 void tide_commons_lock(void)

@@ -15,6 +15,7 @@
  *   a fresh child          tide_commons_leave_behind, _set_heir
  *   supervisor             tide_commons_reaped, once it has reaped and reclaimed
  *   host                   tide_crew_opened, _settled, _closed, tide_deaths_now
+ *   any                    tide_commons_lose_output, _has_lost_output
  *
  * A process has an entry from its first touch of an object until it is dead: a
  * number, memory to allocate from, a futex to sleep on. It is single-threaded as
@@ -131,6 +132,14 @@ static inline uint64_t tide_commons_offset(const void *at)
 
 /** Bytes of memory that the commons take now; 0 if it cannot be told. */
 uint64_t tide_commons_resident(void);
+
+/* ---- output ---- */
+
+/** Output of this process could not be written, and it has said so. */
+void tide_commons_lose_output(void);
+
+/** Has any process of the tree said tide_commons_lose_output()? 0 without commons. */
+int tide_commons_has_lost_output(void);
 
 /* ---- processes ---- */
 

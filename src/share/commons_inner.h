@@ -21,6 +21,7 @@ struct tide_commons_shared {
     _Atomic uint32_t object_hint;   /* where a free place may be */
     _Atomic uint32_t death_tickets; /* see tide_commons_reaped() */
     _Atomic uint32_t deaths_told;
+    _Atomic uint32_t has_lost_output;
 };
 
 /** Our holds of the object at a place. */
