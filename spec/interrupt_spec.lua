@@ -79,6 +79,33 @@ describe("Ctrl-C", function()
     assert.equal(0, status)
   end)
 
+  it("is what has ended a command that os.execute ran, whichever way that tells", function()
+    for _, command in ipairs { "kill -INT $$", "exit 130", "sh -c 'kill -INT $$'; exit $?" } do
+      local out, err, status = shell.run("TIDEMILL SCRIPT",
+        ("print 'before' pcall(os.execute, %q) print 'after'"):format(command))
+      assert.equal("before\n", out)
+      assert.equal("tidemill: interrupted\n", err)
+      assert.equal(130, status)
+    end
+    local _, _, status = shell.run("ulimit -c 0; TIDEMILL SCRIPT", "os.execute 'kill -QUIT $$'")
+    assert.equal(131, status)
+  end)
+
+  it("changes nothing else about os.execute", function()
+    local out, err, status = shell.run("TIDEMILL SCRIPT", [[
+      local execute, pool = os.execute, require "tidemill".pool(1)
+      print(os.execute "exit 3", os.execute "kill -TERM $$", execute() ~= 0)
+      print(select(2, pcall(function() os.execute {} end)))
+      print(pool:apply(function() return execute "exit 4" end))
+      print(pool:apply(execute, { "exit 5" }))]])
+    assert.equal("", err)
+    assert.equal(0, status)
+    assert.is_truthy(out:find("bad argument #1 to 'execute'", 1, true), out)
+    local values = { os.execute "exit 3", os.execute "kill -TERM $$", os.execute "exit 4",
+      os.execute "exit 5" } -- as this LuaJIT has them
+    assert.equal(("%s\t%s\ttrue\n%s\n%s\n"):format(unpack(values)), (out:gsub("/[^\n]*\n", "")))
+  end)
+
   it("costs workers nothing: they ignore it", function()
     local run = shell.start [[
       local result = pool:map_async(function(x) while not io.open(x) do end return x end,

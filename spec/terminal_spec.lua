@@ -2,6 +2,7 @@
 
 local files = require "support.files"
 local processes = require "support.processes"
+local shell = require "support.shell"
 local terminal = require "support.terminal"
 
 local script = [[
@@ -48,6 +49,63 @@ describe("on a terminal", function()
     run:type(terminal.CTRL_C)
     run:await "status 130"
     assert.equal("sent\n^Ctidemill: interrupted\nstatus 130\n", run:finish())
+  end)
+
+  local executes = [[
+    for i = 1, 3 do
+      os.execute "%s"
+      print("round", i)
+    end]]
+
+  --- What is executed writes the lines that it reads: wait until it does.
+  local function await_echo(run)
+    run:type "echo\n"
+    run:await "echo\n"
+    run:await "echo\n"
+  end
+
+  for what, command in pairs {
+    ["a command"] = "cat",
+    ["a command of a shell of a command"] = "(sh -c 'cat; true'); true",
+    ["the command itself"] = shell.command .. " -e 'print(io.read()) while true do end'",
+  } do
+    it("Ctrl-C ends " .. what .. " that os.execute waits for, and the script", function()
+      local run = terminal.start("TIDEMILL SCRIPT; echo status $?", executes:format(command))
+      await_echo(run)
+      run:type(terminal.CTRL_C)
+      run:await "status 130"
+      local text = run:finish()
+      assert.is_nil(text:find("round", 1, true), text)
+      assert.is_truthy(text:find("tidemill: interrupted\nstatus", 1, true), text)
+    end)
+  end
+
+  it("Ctrl-C is left to a command that means something else by it", function()
+    local run = terminal.start("TIDEMILL SCRIPT; echo status $?",
+      executes:format "trap 'echo heard; exit 0' INT; echo begun; read line")
+    for i = 1, 3 do
+      run:await "begun"
+      run:type(terminal.CTRL_C)
+      run:await "heard"
+      run:await("round\t" .. i)
+    end
+    run:await "status 0"
+    run:finish()
+  end)
+
+  it("Ctrl-C ends what a session executes, and not the session", function()
+    local run = terminal.start("TIDEMILL -i; echo status $?", "")
+    run:await "> "
+    run:type 'os.execute "cat" print "round"\n'
+    await_echo(run)
+    run:type(terminal.CTRL_C)
+    run:await "tidemill: interrupted"
+    run:type "print(6 * 7)\n"
+    run:await "42"
+    run:type "\4"
+    run:await "status 0"
+    run:finish()
+    assert.is_nil(run.text:find "\nround")
   end)
 
   it("Ctrl-\\ kills all of it", function()

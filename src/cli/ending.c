@@ -19,15 +19,21 @@
 #include "share/commons.h"
 
 #include <errno.h>
+#include <lauxlib.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 100, CATCH_MS = 1000 };
+enum {
+    PATIENCE_MS = 100,
+    CATCH_MS = 1000,
+    SHELL_SIGNALED = 128 /* more than the signal in a shell's exit code */
+};
 
 static const int caught[] = { SIGINT, SIGTERM, SIGHUP };
 enum { CAUGHT_COUNT = sizeof caught / sizeof caught[0] };
@@ -200,6 +206,52 @@ static void on_signal(int signal_number)
     set_timer(PATIENCE_MS);
 }
 
+/* ---- commands ---- */
+
+/* The signal that ended a command of which os.execute() returned what is on the stack,
+ * or by a shell's word for it one that it had waited for; 0 for none. */
+static int ended_by(lua_State *L)
+{
+    if (lua_type(L, 1) == LUA_TNUMBER) { /* as Lua 5.1 has it, or else 5.2 */
+        int status = (int)lua_tointeger(L, 1);
+        return WIFSIGNALED(status) ? WTERMSIG(status)
+                                   : WEXITSTATUS(status) - SHELL_SIGNALED;
+    }
+    const char *how = lua_tostring(L, 2);
+    int code = (int)lua_tointeger(L, 3);
+    return how != NULL && strcmp(how, "signal") == 0 ? code
+                                                     : code - SHELL_SIGNALED;
+}
+
+/*
+ * os.execute(), where system(3) ignores INT and QUIT: the command may be an editor,
+ * which means nothing by them. If it has ended by one, the signal is ours as well.
+ */
+static int execute(lua_State *L)
+{
+    luaL_optstring(L, 1, NULL); /* an error names us */
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    int number = ended_by(L);
+    if (number == SIGINT || number == SIGQUIT)
+        raise(number);
+    if (asked || interrupted)
+        raise_interrupt(L, NULL); /* compiled code looks at no hook */
+    return lua_gettop(L);
+}
+
+static void replace_execute(lua_State *L)
+{
+    lua_getglobal(L, "os");
+    lua_getfield(L, -1, "execute");
+    lua_pushcclosure(L, execute, 1);
+    lua_setfield(L, -2, "execute");
+    lua_pop(L, 1);
+}
+
+/* ---- beginning ---- */
+
 void tide_ending_catch(lua_State *L, void (*before_exit)(void))
 {
     /* The second alarm may come inside of the first one's handler. */
@@ -209,6 +261,7 @@ void tide_ending_catch(lua_State *L, void (*before_exit)(void))
     struct sigaction before;
     script_state = L;
     last_words = before_exit;
+    replace_execute(L);
     sigaction(SIGALRM, &alarm_action, NULL);
     for (size_t i = 0; i < CAUGHT_COUNT; i++) {
         /* As a shell's background job or nohup(1) has it. */

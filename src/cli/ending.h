@@ -10,7 +10,9 @@
  *                                                            is unwritten is lost
  *
  * A signal that was ignored when the command started stays ignored. In a session INT
- * stops only what was typed; see tide_ending_begin_session().
+ * stops only what was typed; see tide_ending_begin_session(). While the script waits in
+ * os.execute() INT and QUIT go to the command it runs; if that ends by one of them, so
+ * does the script.
  */
 #ifndef TIDE_CLI_ENDING_H
 #define TIDE_CLI_ENDING_H
@@ -20,7 +22,8 @@
 enum { TIDE_EXIT_INTERRUPTED = 130 };
 
 /**
- * Stop what `L` runs when one of INT, TERM, HUP comes; for the whole process.
+ * Stop what `L` runs when one of INT, TERM, HUP comes; for the whole process. `L` has
+ * its libraries.
  *
  * @param before_exit  called, in the signal handler, if it has to end the process
  */
