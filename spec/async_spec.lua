@@ -404,6 +404,19 @@ describe("a result", function()
     assert.is_string(tostring(result))
   end)
 
+  it("is an empty list to who forgets to ask it", function()
+    tidemill.with(1, function(pool)
+      local label = { progress = function() end }
+      for _, result in ipairs { pool:map_async(identity, { 5, 6 }), pool:submit(identity, 7),
+          pool:map_async(identity, { 5, 6 }, label), pool:submit(error, "no") } do
+        for _ in ipairs(result) do error "there is something" end
+        result:wait()
+        for _ in ipairs(result) do error "there is something" end
+        assert.is_nil(result[1])
+      end
+    end)
+  end)
+
   it("keeps nothing of waits that have ended", function()
     tidemill.with(1, function(pool)
       local gate = files.gate()

@@ -1,10 +1,11 @@
 --- Promises: what a script holds of work that goes on without it. The C half fills one in when its
 --- work is over, so that to ask it costs no call into C: see src/lua/promise.h. There may be a
---- million of them, so it is a short list and not a record.
+--- million of them, so it is a short list and not a record. Nothing is at 1: for who takes it to be
+--- the list of results, it is an empty one.
 
 local promise = {
   -- Places in it.
-  POOL = 1,
+  POOL = 0,     -- where every list has room
   JOB = 2,      -- userdata
   CALL = 3,     -- the call's index in the job; false: it is all of the job
   ENDED = 4,    -- when it was over; false till then
@@ -28,7 +29,7 @@ local promise = {
 ---@param pool tidemill.Pool
 ---@return tidemill.Promise
 function promise.new(pool)
-  return setmetatable({ pool, false, false, false, false, nil, false }, promise.mt)
+  return setmetatable({ [0] = pool, nil, false, false, false, false, nil, false }, promise.mt)
 end
 
 ---@return boolean
