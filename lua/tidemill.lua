@@ -74,20 +74,22 @@ function tidemill.process(f, args, options)
   return (process.new(f, args, options, "tidemill.process"))
 end
 
---- Wait for results, of one pool or of several, and for processes that were started.
+--- Wait for results, of one pool or of several, and for processes that were started until they have
+--- ended.
 ---@param results (tidemill.Result|tidemill.Process)[]
 ---@param options? { timeout?: number, return_when?: "all"|"first"|"error" }
----@return tidemill.Result[] done     in order of completion
----@return tidemill.Result[] pending  in the order given
+---@return (tidemill.Result|tidemill.Process)[] done     in order of completion
+---@return (tidemill.Result|tidemill.Process)[] pending  in the order given
 function tidemill.wait(results, options)
   return waiting.wait(results, options)
 end
 
---- Results in order of completion: `for result in tidemill.as_completed(results) do`. Each comes
---- once. Raises kind `"timeout"` when that time has passed and not all have come.
----@param results tidemill.Result[]
+--- Results in order of completion: `for result in tidemill.as_completed(results) do`; a process
+--- when it has ended. Each comes once. Raises kind `"timeout"` when that time has passed and not all
+--- have come.
+---@param results (tidemill.Result|tidemill.Process)[]
 ---@param timeout? number seconds for all of them; for ever when omitted
----@return fun(): tidemill.Result?
+---@return fun(): tidemill.Result|tidemill.Process|nil
 function tidemill.as_completed(results, timeout)
   return (waiting.as_completed(results, timeout))
 end

@@ -1,6 +1,7 @@
 -- Processes: those cases of Python's multiprocessing.Process, and what it has no answer to.
 
 local common = require "support.common"
+local core = require "tidemill.core"
 local files = require "support.files"
 local leaks = require "support.leaks"
 local processes = require "support.processes"
@@ -22,6 +23,46 @@ local function run(f, args, options)
   local process = started(f, args, options)
   assert.is_true(process:join(60))
   return process
+end
+
+--- Raises, and does not say so.
+local function fails(value)
+  processes.hush()
+  error(value)
+end
+
+local function returns_a_coroutine()
+  processes.hush()
+  return coroutine.create(print)
+end
+
+--- Returns a value, and does not end before the gate is open.
+local function lingers(gate, value)
+  local keep = newproxy(true)
+  getmetatable(keep).__gc = function() files.pass(gate) end
+  rawset(_G, "KEEP", keep)
+  return value
+end
+
+local function supervisor_of(pid)
+  for _, supervisor in ipairs(processes.children(processes.self())) do
+    for _, child in ipairs(processes.children(supervisor)) do
+      if child == pid then return supervisor end
+    end
+  end
+end
+
+--- How often `f` sleeps.
+local function count_sleeps(f)
+  local sleeps, sleep = 0, core.wait_pools
+  core.wait_pools = function(...)
+    sleeps = sleeps + 1
+    return sleep(...)
+  end
+  local ok, problem = pcall(f)
+  core.wait_pools = sleep
+  assert(ok, problem)
+  return sleeps
 end
 
 describe("tidemill.process", function()
@@ -61,18 +102,18 @@ describe("tidemill.process", function()
   it("has an exit code that tells how it ended", function()
     local function crash() return require "ffi".cast("int *", 8)[0] end
     for _, case in ipairs {
-      { function() end, 0 }, { function() return false end, 0 }, { function() error "no" end, 1 },
-      { function() error() end, 1 }, { function() os.exit(7) end, 7 },
+      { function() end, 0 }, { function() return false end, 0 }, { function() fails "no" end, 1 },
+      { function() fails() end, 1 }, { function() os.exit(7) end, 7 },
       { function() os.exit(0) end, 0 }, { function() os.exit(true) end, 0 },
       { function() os.exit(false) end, 1 }, { function() os.exit(255) end, 255 },
-      { crash, -processes.SIGSEGV }, { function() return coroutine.create(print) end, 1 },
+      { crash, -processes.SIGSEGV }, { returns_a_coroutine, 1 },
     } do
       assert.equal(case[2], run(case[1]).exitcode)
     end
   end)
 
   it("raises from result what the function raised, with the traceback", function()
-    local process = started(function() error { code = 7 } end)
+    local process = started(fails, { { code = 7 } })
     local err = raised("task", process.result, process)
     assert.same({ code = 7 }, err.value)
     assert.equal(process.pid, err.pid)
@@ -102,7 +143,7 @@ describe("tidemill.process", function()
     local thread = coroutine.create(print)
     process = tidemill.process(function() return thread end)
     raised("encode", process.start, process)
-    process = run(function() return coroutine.create(print) end)
+    process = run(returns_a_coroutine)
     raised("encode", process.result, process)
   end)
 
@@ -154,7 +195,8 @@ describe("tidemill.process", function()
 
   it("starts once, and is joined after that", function()
     local process = tidemill.process(function() end)
-    for _, method in ipairs { "join", "result", "terminate", "kill" } do
+    for _, method in ipairs { "join", "result", "terminate", "kill", "get", "try", "wait",
+        "ready" } do
       assert.has_error(function() process[method](process) end,
         ("process:%s: start it first"):format(method))
     end
@@ -231,7 +273,10 @@ describe("tidemill.process", function()
   end)
 
   it("keeps to its memory limit", function()
-    local process = run(function() return ("x"):rep(1e8):len() end, nil, { memory_limit = 1e7 })
+    local process = run(function()
+      processes.hush()
+      return ("x"):rep(1e8):len()
+    end, nil, { memory_limit = 1e7 })
     assert.is_truthy(raised("task", process.result, process).message:find "not enough memory")
   end)
 
@@ -265,10 +310,146 @@ describe("tidemill.process", function()
     local killed = started(never_ends)
     killed:kill()
     assert.same({ killed }, (tidemill.wait { killed }))
-    assert.has_error(function() tidemill.wait { tidemill.process(print) } end)
-    slow:join()
-    quick:join()
-    killed:join()
+  end)
+
+  it("is waited for until it has ended, not only until its result is there", function()
+    local gate = files.gate()
+    local process = started(lingers, { gate, 5 })
+    assert.is_true(processes.eventually(60, function() return (process:try(0)) end))
+    assert.is_true(count_sleeps(function()
+      assert.same({}, (tidemill.wait({ process }, 0.2)))
+      raised("timeout", tidemill.as_completed({ process }, 0.2))
+    end) < 10)
+    assert.is_true(process:is_alive())
+    files.open(gate)
+    assert.same({ process }, (tidemill.wait { process }))
+    assert.equal(0, process.exitcode)
+  end)
+
+  it("has ended when a wait says so", function()
+    for code = 0, 20 do
+      local exits = started(os.exit, { code })
+      for done in tidemill.as_completed { exits } do assert.equal(code, done.exitcode) end
+      local returns, raises = started(tostring, { code }), started(fails, { code })
+      assert.equal(2, #tidemill.wait { returns, raises })
+      for _, process in ipairs { exits, returns, raises } do
+        assert.is_false(process:is_alive())
+        assert.is_true(process:join(0))
+      end
+      assert.same({ 0, 1 }, { returns.exitcode, raises.exitcode })
+    end
+  end)
+
+  it("is waited for in the order of the ends, whoever has seen them", function()
+    local all, order = {}, { 3, 1, 2 }
+    local gates = { files.gate(), files.gate(), files.gate() }
+    for i = 1, 3 do all[i] = started(lingers, { gates[i] }) end
+    for _, i in ipairs(order) do
+      files.open(gates[i])
+      assert.is_true(processes.eventually(60, function() return not all[i]:is_alive() end))
+    end
+    for _, done in ipairs { (tidemill.wait(all)), (tidemill.wait { all[2], all[1], all[3] }) } do
+      for place, i in ipairs(order) do assert.equal(all[i], done[place]) end
+    end
+  end)
+
+  it("is waited for beside results, whatever pools they are of", function()
+    local gate = files.gate()
+    local broken = tidemill.pool { processes = 1, inherit = true }
+    local lost = broken:submit(never_ends)
+    tidemill.with(1, function(pool)
+      local ready, late = pool:submit(tostring, 1), pool:submit(files.pass, gate)
+      processes.kill(supervisor_of(broken:workers()[1]), processes.SIGKILL)
+      local failing, process = started(os.exit, { 0 }), started(lingers, { gate })
+      local all = { process, late, failing, ready, lost }
+      failing:join()
+      ready:wait()
+      lost:wait()
+      assert.is_true(count_sleeps(function()
+        local done, pending = tidemill.wait(all, 0.2)
+        assert.equal(3, #done)
+        assert.same({ process, late }, pending)
+      end) < 10)
+      assert.same({ process }, select(2, tidemill.wait({ process, failing },
+        { return_when = "error" }))) -- it did not return
+      files.open(gate)
+      local count = 0
+      for _ in tidemill.as_completed(all, 60) do count = count + 1 end
+      assert.equal(5, count)
+    end)
+  end)
+
+  it("is waited for beside results that a callback takes in", function()
+    tidemill.with(1, function(one)
+      tidemill.with(1, function(two)
+        local gate = files.gate()
+        local first = two:submit(files.pass, gate)
+        local second = one:apply_async(tostring, { 1 }, {
+          callback = function()
+            files.open(gate)
+            assert.is_true(processes.eventually(60, function() return first:ready() end))
+          end,
+        })
+        assert.is_true(processes.eventually(60, function() return second:ready() end))
+        assert.equal(0, count_sleeps(function()
+          assert.equal(2, #tidemill.wait { first, second })
+        end))
+      end)
+    end)
+  end)
+
+  it("is lost to a wait with its supervisor", function()
+    local process, other = started(never_ends), started(never_ends)
+    for _, child in ipairs(processes.children(processes.self())) do processes.kill(child, 9) end
+    assert.equal(2, #(tidemill.wait({ process, other }, 60)))
+    assert.same({ -9, -9 }, { process.exitcode, other.exitcode })
+    assert.is_true(processes.eventually(60, function()
+      return not processes.is_alive(process.pid) and not processes.is_alive(other.pid)
+    end))
+    tidemill.with(1, function() end) -- which starts another one
+  end)
+
+  it("is refused by a wait before it is started", function()
+    local process = tidemill.process(print, {}, { name = "early" })
+    for name, f in pairs { wait = tidemill.wait, as_completed = tidemill.as_completed } do
+      assert.has_error(function() f { process } end,
+        "tidemill." .. name .. ": process 'early': start it first")
+      process:start()
+      assert.has_error(function() f(process) end)
+      process:join()
+      process = tidemill.process(print, {}, { name = "early" })
+    end
+  end)
+
+  it("can be asked as a result can", function()
+    local gate = files.gate()
+    local process = started(function(...)
+      files.pass(gate)
+      return ...
+    end, { 1, nil, 3, n = 3 })
+    for _, timeout in ipairs { 0, 0.01 } do
+      assert.is_false(process:ready())
+      assert.is_false(process:wait(timeout))
+      raised("timeout", process.get, process, timeout)
+      local ok, err = process:try(timeout)
+      assert.same({ false, "timeout" }, { ok, err.kind })
+    end
+    files.open(gate)
+    assert.is_true(process:wait(60))
+    assert.is_true(process:ready())
+    assert.same({ n = 3, 1, nil, 3 }, { n = select("#", process:get()), process:get() })
+    assert.same({ n = 4, true, 1, nil, 3 }, { n = select("#", process:try(0)), process:try(0) })
+    local raises, exits = started(fails, { "no" }), started(os.exit, { 3 })
+    for _, case in ipairs { { raises, "task" }, { exits, "worker" } } do
+      local ok, err = case[1]:try()
+      assert.same({ false, case[2] }, { ok, err.kind })
+      assert.equal(err, raised(case[2], case[1].get, case[1]))
+      assert.equal(err, raised(case[2], case[1].result, case[1]))
+    end
+    for _, method in ipairs { "get", "try", "wait" } do
+      assert.has_error(function() process[method](process, "1") end,
+        ("process:%s: timeout must be a number of seconds, got '1'"):format(method))
+    end
   end)
 
   it("runs on when its object is dropped", function()

@@ -27,9 +27,10 @@ local JOB, CALL, COUNT, VALUE = promise.JOB, promise.CALL, promise.COUNT, promis
 ---@field _pool? { _core: userdata, _watch: tidemill.Watch }                   from then on
 ---@field _answer? tidemill.Result   of its call
 ---@field _code? integer
+---@field _ended? number             when it had ended, as promise.ENDED
 ---@field _failure? tidemill.Error  why there is no result, where the job cannot say so
 local Process = {}
-local Process_mt = { __name = "tidemill.Process" }
+local Process_mt = promise.process_mt
 
 local running = {} ---@type table<tidemill.Process, true>
 local count = 0 -- of those that were named here
@@ -61,11 +62,11 @@ end
 local function look(self)
   local handle = not self._code and self._pool and self._pool._core
   if not handle then return self._code end
-  local _, code = core.ending(handle)
+  core.step(handle) -- if it has ended, its answer is in
+  local _, code, ended = core.ending(handle)
   if not code then return nil end
-  core.step(handle) -- the result is in
   self._failure = failure_of(self, handle, code)
-  self._code = code
+  self._code, self._ended = code, ended
   running[self] = nil
   core.release(handle)
   return code
@@ -147,12 +148,7 @@ end
 
 -- ---- from then on ----
 
---- Wait until the process has ended.
----@param timeout? number seconds; for ever when omitted
----@return boolean ended
-function Process:join(timeout)
-  check_started(self, "join")
-  check.timeout("process:join", timeout, 2)
+local function await(self, timeout)
   local deadline = timeout and core.now() + timeout
   while not look(self) do
     core.join(self._pool._core, waiting.remaining(deadline))
@@ -161,11 +157,46 @@ function Process:join(timeout)
   return true
 end
 
+--- Wait until the process has ended.
+---@param timeout? number seconds; for ever when omitted
+---@return boolean ended
+function Process:join(timeout)
+  check_started(self, "join")
+  check.timeout("process:join", timeout, 2)
+  return await(self, timeout)
+end
+
 --- Was it started, and has not ended?
 ---@return boolean
 function Process:is_alive()
   check_self(self, "is_alive")
   return self._pool ~= nil and look(self) == nil
+end
+
+-- ---- as a result ----
+
+--- What became of the call; not kept back if the process takes longer to end than `timeout`
+--- allows.
+---@return boolean ok
+---@return any ...  all that the function returned, or an error object
+local function conclude(self, timeout)
+  local answer = self._answer
+  local deadline = timeout and core.now() + timeout
+  if not answer:wait(timeout) then
+    return false, errors.new { kind = "timeout", message = ("no result in %g s"):format(timeout) }
+  end
+  await(self, deadline and math.max(0, deadline - core.now()))
+  local err = answer[COUNT] == -1 and answer[VALUE]
+  if err and (err.kind == "worker" or err.kind == "broken") then
+    await(self)
+    return false, self._failure
+  end
+  return answer:try()
+end
+
+local function raise_failure(ok, ...)
+  if ok then return ... end
+  error((...), 0)
 end
 
 --- Wait until the process has ended, and return all that its function returned. (What was
@@ -178,19 +209,45 @@ end
 function Process:result(timeout)
   check_started(self, "result")
   check.timeout("process:result", timeout, 2)
-  local deadline = timeout and core.now() + timeout
-  if not self._answer:wait(timeout) then
-    error(errors.new { kind = "timeout", message = ("no result in %g s"):format(timeout) }, 0)
-  end
-  self:join(deadline and math.max(0, deadline - core.now()))
-  local function conclude(ok, ...)
-    if ok then return ... end
-    local err = ...
-    local is_end = err.kind == "worker" or err.kind == "broken"
-    error(is_end and self:join() and self._failure or err, 0)
-  end
-  return conclude(self._answer:try())
+  return raise_failure(conclude(self, timeout))
 end
+
+--- The same, by the name that it has for a Result; so are those that follow.
+---@param timeout? number seconds; for ever when omitted
+---@return any ...
+function Process:get(timeout)
+  check_started(self, "get")
+  check.timeout("process:get", timeout, 2)
+  return raise_failure(conclude(self, timeout))
+end
+
+--- The same without raising.
+---@param timeout? number seconds; for ever when omitted
+---@return boolean ok
+---@return any ...  the results, or the error object
+function Process:try(timeout)
+  check_started(self, "try")
+  check.timeout("process:try", timeout, 2)
+  return conclude(self, timeout)
+end
+
+--- `join`, by the name that it has for a Result.
+---@param timeout? number seconds; for ever when omitted
+---@return boolean ended
+function Process:wait(timeout)
+  check_started(self, "wait")
+  check.timeout("process:wait", timeout, 2)
+  return await(self, timeout)
+end
+
+--- Has it ended, well or badly? Never waits.
+---@return boolean
+function Process:ready()
+  check_started(self, "ready")
+  return look(self) ~= nil
+end
+
+-- ---- signals ----
 
 local function send(self, signal)
   if not look(self) then core.signal(self._pool._core, signal) end

@@ -21,6 +21,7 @@ local promise = {
   FIRST = 1, LAST = 2,
 
   mt = { __name = "tidemill.Result" },
+  process_mt = { __name = "tidemill.Process" }, -- what else can be waited for
 }
 
 ---@class tidemill.Promise : any[]
@@ -37,12 +38,9 @@ function promise.is(value)
   return getmetatable(value) == promise.mt
 end
 
---- What tells of the end of a value: itself, or what a process that was started has.
----@return tidemill.Promise?
-function promise.of(value)
-  if promise.is(value) then return value end
-  local answer = type(value) == "table" and rawget(value, "_answer")
-  return promise.is(answer) and answer or nil
+---@return boolean
+function promise.is_process(value)
+  return getmetatable(value) == promise.process_mt
 end
 
 return promise

@@ -101,48 +101,118 @@ end
 
 -- ---- many results ----
 
---- Sleep until one of these pools has news, or the deadline passes.
-local function wait_any(pools, deadline)
-  if #pools == 1 then
-    local outcome = core.wait(pools[1]._core, nil, remaining(deadline))
-    waiting.tell(pools[1])
-    return outcome
-  end
-  local cores = {}
-  for i, pool in ipairs(pools) do cores[i] = pool._core end
-  core.wait_pools(cores, remaining(deadline))
-  for _, pool in ipairs(pools) do
-    core.step(pool._core)
-    waiting.tell(pool)
-  end
-end
+-- A result is over when its promise is kept; its watcher says so. A process is over when it has
+-- ended, which is some time after its answer has come in: the supervisor says so, on a channel that
+-- a wait for several pools listens to; after each such wait the processes are looked at.
 
---- Check a list of results and processes; returns the promise of each once, the pools they are of,
---- and of which promise there is a process.
+---@alias tidemill.Awaited tidemill.Result|tidemill.Process
+
+---@class tidemill.Wait
+---@field over (tidemill.Awaited|false)[]   in the order in which they were
+---@field pools tidemill.Pool[]             of the results
+---@field processes tidemill.Process[]      that have not ended, as far as we know
+---@field watchers table<tidemill.Result, function>
+
+--- Check a list of results and processes; returns each once, and the pools of the results.
 local function collect(where, results, level)
   check.type(where, "results", results, "table", level + 1)
-  if promise.of(results) then
+  if promise.is(results) or promise.is_process(results) then
     check.fail(where, "results must be a list, got a result", level + 1)
   end
-  local list, seen, pools, processes = {}, {}, {}, {}
-  for i, given in ipairs(results) do
-    local result = promise.of(given)
-    if not result then
-      check.fail(where, ("results[%d] must be a result, got %s"):format(i, check.describe(given)),
-        level + 1)
+  local list, seen, pools = {}, {}, {}
+  for i, awaited in ipairs(results) do
+    local is_process = promise.is_process(awaited)
+    if not is_process and not promise.is(awaited) then
+      check.fail(where, ("results[%d] must be a result, got %s"):format(i,
+        check.describe(awaited)), level + 1)
     end
-    if not seen[result] then
-      seen[result] = true
-      list[#list + 1] = result
-      if given ~= result then processes[result] = given end
-      local pool = result[POOL]
-      if not seen[pool] then
+    if is_process and not awaited._pool then
+      check.fail(where, ("process '%s': start it first"):format(awaited.name), level + 1)
+    end
+    if not seen[awaited] then
+      seen[awaited] = true
+      list[#list + 1] = awaited
+      local pool = awaited[POOL]
+      if pool and not seen[pool] then
         seen[pool] = true
         pools[#pools + 1] = pool
       end
     end
   end
-  return list, pools, processes
+  return list, pools
+end
+
+--- When it was over.
+local function end_of(awaited) return awaited._ended or awaited[ENDED] end
+
+local function is_earlier(a, b) return end_of(a) < end_of(b) end
+
+local function has_failed(awaited) return (awaited._answer or awaited)[COUNT] == -1 end
+
+--- Processes that have ended since we looked last get into `over`.
+---@param self tidemill.Wait
+local function look(self)
+  local ended, running = {}, {}
+  for _, process in ipairs(self.processes) do
+    local list = process.exitcode and ended or running
+    list[#list + 1] = process
+  end
+  table.sort(ended, is_earlier)
+  for _, process in ipairs(ended) do self.over[#self.over + 1] = process end
+  self.processes = running
+end
+
+--- Begin to wait: what is over gets into `over`, in order; the others will be put there.
+---@param list tidemill.Awaited[]
+---@param pools tidemill.Pool[]
+---@return tidemill.Wait
+local function begin(list, pools)
+  local over, processes, watchers = {}, {}, {}
+  for _, awaited in ipairs(list) do
+    if promise.is_process(awaited) then
+      processes[#processes + 1] = awaited
+    else
+      local function watcher() over[#over + 1] = awaited end
+      if waiting.watch(awaited, watcher) then
+        watchers[awaited] = watcher
+      else
+        over[#over + 1] = awaited
+      end
+    end
+  end
+  local self = { over = over, pools = pools, processes = processes, watchers = watchers }
+  look(self)
+  table.sort(over, is_earlier)
+  return self
+end
+
+--- Call the watchers of all pools.
+local function tell_all(pools)
+  local told = false
+  for _, pool in ipairs(pools) do told = waiting.tell(pool) or told end
+  return told
+end
+
+--- Sleep until something may have got into `over`, or the deadline passes.
+---@param self tidemill.Wait
+---@param deadline? number
+local function rest(self, deadline)
+  local pools, processes = self.pools, self.processes
+  if #pools == 1 and #processes == 0 then
+    core.wait(pools[1]._core, nil, remaining(deadline))
+    waiting.tell(pools[1])
+    return
+  end
+  if tell_all(pools) then return look(self) end -- of what a callback has taken in
+  local cores = {}
+  for _, process in ipairs(processes) do cores[#cores + 1] = process._pool._core end
+  for _, pool in ipairs(pools) do -- one that has nothing to do might have no news ever, or always
+    if core.is_busy(pool._core) then cores[#cores + 1] = pool._core end
+  end
+  core.wait_pools(cores, remaining(deadline))
+  for _, pool in ipairs(pools) do core.step(pool._core) end
+  tell_all(pools)
+  look(self)
 end
 
 --- Watch no more.
@@ -153,30 +223,12 @@ local function forget(result, watcher)
   end
 end
 
---- Those of the results that are over, in the order in which they were, get into `over`; the
---- others will be put there.
----@return table<tidemill.Result, function> watchers
-local function gather(list, over)
-  local now, watchers = {}, {}
-  for _, result in ipairs(list) do
-    local function watcher() over[#over + 1] = result end
-    if waiting.watch(result, watcher) then
-      watchers[result] = watcher
-    else
-      now[#now + 1] = result
-    end
-  end
-  table.sort(now, function(a, b) return a[ENDED] < b[ENDED] end)
-  for i, result in ipairs(now) do over[i] = result end
-  return watchers
-end
-
 local rules = {
   all = function(over, count) return #over == count end,
   first = function(over, count) return #over > 0 or count == 0 end,
   error = function(over, count, from)
     for i = from, #over do
-      if over[i][COUNT] == -1 then return true end
+      if has_failed(over[i]) then return true end
     end
     return #over == count
   end,
@@ -199,21 +251,20 @@ end
 --- See `tidemill.wait`.
 function waiting.wait(results, given)
   local timeout, rule = check_wait_options(given)
-  local list, pools, processes = collect("tidemill.wait", results, 3)
+  local list, pools = collect("tidemill.wait", results, 3)
   local deadline = timeout and core.now() + timeout
-  local over, judged = {}, 1
-  local watchers = gather(list, over)
-  while not rule(over, #list, judged) do
-    judged = #over + 1
+  local self, judged = begin(list, pools), 1
+  while not rule(self.over, #list, judged) do
+    judged = #self.over + 1
     if deadline and core.now() >= deadline then break end
-    wait_any(pools, deadline)
+    rest(self, deadline)
   end
   local is_over, done, pending = {}, {}, {}
-  for i, result in ipairs(over) do is_over[result], done[i] = true, processes[result] or result end
-  for _, result in ipairs(list) do
-    if not is_over[result] then
-      pending[#pending + 1] = processes[result] or result
-      forget(result, watchers[result])
+  for i, awaited in ipairs(self.over) do is_over[awaited], done[i] = true, awaited end
+  for _, awaited in ipairs(list) do
+    if not is_over[awaited] then
+      pending[#pending + 1] = awaited
+      if promise.is(awaited) then forget(awaited, self.watchers[awaited]) end
     end
   end
   return done, pending
@@ -222,12 +273,12 @@ end
 --- See `tidemill.as_completed`.
 function waiting.as_completed(results, timeout)
   check.timeout("tidemill.as_completed", timeout, 3)
-  local list, pools, processes = collect("tidemill.as_completed", results, 3)
+  local list, pools = collect("tidemill.as_completed", results, 3)
   local deadline = timeout and core.now() + timeout
-  local over, taken, count = {}, 0, #list
-  gather(list, over)
+  local self, taken, count = begin(list, pools), 0, #list
+  self.watchers = nil
   return function() -- which holds no result that it has given
-    while taken == #over do
+    while taken == #self.over do
       if taken == count then return nil end
       if deadline and core.now() >= deadline then
         error(errors.new {
@@ -236,12 +287,11 @@ function waiting.as_completed(results, timeout)
             timeout),
         }, 0)
       end
-      wait_any(pools, deadline)
+      rest(self, deadline)
     end
     taken = taken + 1
-    local result = over[taken]
-    local given = processes[result] or result
-    over[taken], processes[result] = false, nil
+    local given = self.over[taken]
+    self.over[taken] = false
     return given
   end
 end

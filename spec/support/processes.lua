@@ -8,6 +8,8 @@ int clock_gettime(int clock, struct spec_timespec *out);
 int getpid(void);
 int kill(int pid, int signal);
 int poll(void *fds, unsigned long count, int timeout_ms);
+int open(const char *path, int flags, ...);
+int dup2(int from, int to);
 ]]
 
 local processes = { SIGINT = 2, SIGABRT = 6, SIGKILL = 9, SIGSEGV = 11, SIGCONT = 18, SIGSTOP = 19 }
@@ -15,6 +17,11 @@ local processes = { SIGINT = 2, SIGABRT = 6, SIGKILL = 9, SIGSEGV = 11, SIGCONT 
 function processes.self() return ffi.C.getpid() end
 
 function processes.kill(pid, signal) return ffi.C.kill(pid, signal) == 0 end
+
+local O_WRONLY, STDERR = 1, 2
+
+--- Have this process write its errors nowhere.
+function processes.hush() ffi.C.dup2(ffi.C.open("/dev/null", O_WRONLY), STDERR) end
 
 local CLOCK_MONOTONIC = 1
 local time = ffi.new "struct spec_timespec"

@@ -18,8 +18,9 @@ static int core_signal(lua_State *L)
 }
 
 /*
- * ending(pool) -> pid of its only worker, and how it ended: nil if it has not; its
- * exit code; or the negative number of the signal that killed it
+ * ending(pool) -> pid of its only worker; and, if it had ended at the last step, how:
+ * its exit code, or the negative number of the signal that killed it; and when, as
+ * the ends of promises
  */
 static int core_ending(lua_State *L)
 {
@@ -28,13 +29,14 @@ static int core_ending(lua_State *L)
     int status;
     if (owner->pool == NULL)
         return 0;
-    tide_host_attend(owner->pool->host);
     int ended = tide_pool_process(owner->pool, 0, &pid, &status);
     lua_pushnumber(L, pid);
-    if (ended)
-        lua_pushnumber(L, WIFSIGNALED(status) ? -WTERMSIG(status)
-                                              : WEXITSTATUS(status));
-    return ended ? 2 : 1;
+    if (!ended)
+        return 1;
+    lua_pushnumber(L, WIFSIGNALED(status) ? -WTERMSIG(status)
+                                          : WEXITSTATUS(status));
+    lua_pushnumber(L, (double)owner->pool->gone_ns);
+    return 3;
 }
 
 /*

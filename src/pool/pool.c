@@ -460,6 +460,7 @@ void tide_pool_on_gone(struct tide_pool *pool, const char *reason)
         return;
     pool->gone = 1;
     pool->broken = reason != NULL;
+    pool->gone_ns = tide_now_ns();
     if (reason != NULL)
         snprintf(pool->reason, sizeof pool->reason, "%s", reason);
     /* Another pool's look at the channel may have found it. */

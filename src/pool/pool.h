@@ -43,8 +43,9 @@ struct tide_pool {
     int wait_fd;     /* epoll, -1 until tide_pool_fd() */
     int is_external; /* somebody waits for it with that */
     int started;
-    int gone;   /* no worker is left, none will be started */
-    int broken; /* gone against our will, see `reason` */
+    int gone;         /* no worker is left, none will be started */
+    int broken;       /* gone against our will, see `reason` */
+    uint64_t gone_ns; /* when that was heard; in the order of the ends */
     char reason[200];
 };
 
@@ -234,10 +235,8 @@ void tide_pool_kill(struct tide_pool *pool);
 /** Send a signal to the workers. */
 void tide_pool_signal(struct tide_pool *pool, int signal_number);
 
-/**
- * The one process of a worker of a pool that is single. @return whether it has ended,
- * and the pool is gone; then `wait_status` says how, as waitpid(2) does
- */
+/** The one process of a worker of a pool that is single. @return whether it has ended,
+ * and the pool is gone; then `wait_status` says how, as waitpid(2) does. */
 int tide_pool_process(const struct tide_pool *pool, uint32_t worker, pid_t *pid,
                       int *wait_status);
 
