@@ -489,8 +489,76 @@ describe("tidemill.process", function()
       local ok, err = pcall(process.result, process)
       print(ok, err.kind, err.message:match "support.bomb", process.exitcode ~= 0)
     ]])
-    assert.equal("", err)
+    assert.is_truthy(err:find "^tidemill: process .*support.bomb")
     assert.equal("false\tinit\tsupport.bomb\ttrue\n", output)
+  end)
+end)
+
+describe("the error of a process", function()
+  it("is printed at once, with name and traceback, though nobody asks for it", function()
+    local output, _, status = shell.run("TIDEMILL SCRIPT 2>&1", [[
+      io.stdout:setvbuf "no"
+      package.path = "./spec/?.lua;" .. package.path
+      local files, gate = require "support.files", require "support.files".gate()
+      local process = require "tidemill".process(function()
+        KEEP = newproxy(true)
+        getmetatable(KEEP).__gc = function() files.pass(gate) end -- it does not end
+        error "no"
+      end, {}, { name = "mill" })
+      process:start()
+      local ok, err
+      repeat ok, err = process:try(0.01) until err.kind == "task"
+      print(ok, process:is_alive())
+      files.open(gate)
+      process:join()
+      print(process.exitcode)
+    ]])
+    assert.is_truthy(output:find("^tidemill: process 'mill' %(pid %d+%): [^\n]+:7: no\n" ..
+      "stack traceback:\n[^:]+: in function 'error'\n[^\n]+:7: in function <[^\n]+:4>\n" ..
+      "false\ttrue\n1\n$"))
+    assert.equal(0, status)
+  end)
+
+  it("is printed once: who asks for it gets it without the traceback", function()
+    local output, err, status = shell.run("TIDEMILL SCRIPT", [[
+      local tidemill = require "tidemill"
+      local function explode() error "no" end
+      local process = tidemill.process(explode)
+      process:start()
+      local ok, err = process:try()
+      print(tostring(err):find "traceback", err.traceback:find "explode" ~= nil, err.printed)
+      process:get()
+    ]])
+    assert.equal("nil\tfalse\ttrue\n", output)
+    assert.equal(1, select(2, err:gsub("in function <SCRIPT:2>", "")))
+    assert.is_truthy(err:find "\ntidemill: SCRIPT:2: no %(worker 1, pid %d+%)\nin the script: ")
+    assert.equal(1, status)
+  end)
+
+  it("is printed of what cannot travel, too", function()
+    local _, err = shell.run("TIDEMILL SCRIPT", [[
+      local process = require "tidemill".process(function() return coroutine.create(print) end)
+      process:start()
+      process:join()
+    ]])
+    assert.is_truthy(err:find "^tidemill: process 'process%-1' %(pid %d+%): cannot send result")
+  end)
+
+  it("is none if it ends by itself, and none of a pool's worker is printed", function()
+    local _, err = shell.run("TIDEMILL SCRIPT", [[
+      local tidemill = require "tidemill"
+      for _, code in ipairs { 0, 1, 4 } do
+        local process = tidemill.process(os.exit, { code })
+        process:start()
+        process:join()
+      end
+      local process = tidemill.process(function() while true do end end)
+      process:start()
+      process:kill()
+      process:join()
+      tidemill.with(1, function(pool) pool:submit(error, "no"):try() end)
+    ]])
+    assert.equal("", err)
   end)
 end)
 

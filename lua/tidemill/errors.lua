@@ -18,6 +18,7 @@ local errors = {}
 ---@field signal? integer    what it was killed by, kind "worker"
 ---@field exitcode? integer  what it ended with, kind "worker"
 ---@field attempts? integer  how often the item was tried
+---@field printed? boolean   a process has printed it to stderr, with the traceback
 local Error_mt = { __name = "tidemill.Error" }
 errors.mt = Error_mt
 
@@ -33,10 +34,10 @@ local function where(err)
   return #parts > 0 and " (" .. table.concat(parts, ", ") .. ")" or ""
 end
 
---- The message, where it happened, and the worker's traceback.
+--- The message, where it happened, and the worker's traceback, unless that was printed.
 function Error_mt.__tostring(err)
   local text = tostring(err.message) .. where(err)
-  if err.traceback then
+  if err.traceback and not err.printed then
     local place = err.worker and "\nin the worker: " or "\nin the script: "
     text = text .. place .. err.traceback:gsub("\n%s*%[C%]: at 0x%x+", "")
   end

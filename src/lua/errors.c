@@ -1,8 +1,12 @@
 #include "lua/errors.h"
 
 #include "lua/runtime.h"
+#include "lua/worker.h"
 
 #include <lauxlib.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 enum { SHORT_BYTES = 2000 }; /* of a text for which there is no room */
 
@@ -80,6 +84,35 @@ void tide_error_wrap(lua_State *L)
         return;
     push_error(L, "task", lua_gettop(L));
     lua_replace(L, -2);
+}
+
+/* Without the last line of a traceback, if it says where a process begins. */
+static size_t length_of(const char *traceback)
+{
+    static const char bottom[] = "\n\t[C]: at 0x";
+    const char *last = strrchr(traceback, '\n');
+    return last != NULL && strncmp(last, bottom, sizeof bottom - 1) == 0
+               ? (size_t)(last - traceback)
+               : strlen(traceback);
+}
+
+void tide_error_print(lua_State *L)
+{
+    int failure = lua_gettop(L);
+    lua_pushboolean(L, 1);
+    lua_setfield(L, failure, "printed");
+    lua_getfield(L, LUA_REGISTRYINDEX, TIDE_KEY_POOL_NAME);
+    lua_getfield(L, failure, "message");
+    lua_getfield(L, failure, "traceback");
+    const char *name = lua_tostring(L, failure + 1);
+    const char *message = lua_tostring(L, failure + 2);
+    const char *traceback = lua_tostring(L, failure + 3);
+    fprintf(stderr, "tidemill: process '%s' (pid %d): %s%s%.*s\n",
+            name != NULL ? name : "?", (int)getpid(), message,
+            traceback != NULL ? "\n" : "",
+            traceback != NULL ? (int)length_of(traceback) : 0,
+            traceback != NULL ? traceback : "");
+    lua_settop(L, failure);
 }
 
 /* Keep only the beginning of a text in the error table at `index`. */

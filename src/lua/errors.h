@@ -3,7 +3,8 @@
  * @brief What a job raised, on its way from a worker to the script.
  *
  * It travels as a message with TIDE_HEAD_ERROR that holds a table: `kind`,
- * `message`, `traceback`, and `value`, what was raised, if that can travel.
+ * `message`, `traceback`, and `value`, what was raised, if that can travel; and
+ * `printed`, if it was.
  */
 #ifndef TIDE_LUA_ERRORS_H
 #define TIDE_LUA_ERRORS_H
@@ -26,6 +27,12 @@ void tide_error_push(lua_State *L, const char *kind, const char *message);
 
 /** What was raised, on top, becomes such a table if it is none: no handler ran. */
 void tide_error_wrap(lua_State *L);
+
+/**
+ * Of a process for one function, in that process: print the error table on top to
+ * stderr, since nobody may ever ask for it. Sets its field `printed`.
+ */
+void tide_error_print(lua_State *L);
 
 /**
  * Append the error on top of the stack as a message, and pop it. What is no such

@@ -63,6 +63,8 @@ int tide_runner_put_error(struct tide_runner *runner, uint32_t item)
     if ((runner->request.flags & TIDE_RUN_EFFECT) != 0)
         put_item_number(runner, item);
     name_worker(runner->L);
+    if (tide_board_is_single(runner->board))
+        tide_error_print(runner->L);
     int status = tide_error_encode(runner->codec, runner->L, &runner->out);
     lua_settop(runner->L, TIDE_AT_FUNCTION);
     if (status == TIDE_OK && (runner->request.flags & TIDE_RUN_ON) != 0) {

@@ -244,6 +244,9 @@ static int start_state(struct tide_worker_env *env, lua_State *L,
     lua_pushlightuserdata(L, env);
     if (lua_pcall(L, 1, 0, 1) == 0)
         return 0;
+    tide_error_wrap(L);
+    if (tide_board_is_single(env->board))
+        tide_error_print(L);
     leave_failure(env, L, heap);
     return -1;
 }
