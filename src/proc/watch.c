@@ -34,8 +34,9 @@
  * STUCK  A worker that is held though it is to leave (the board is closed, its place
  * not wanted, or it has run the one slot that it was for), with no item in hand that
  * would be lost, is of no use to anybody, and the end of its crew waits for it. When it
- * has been so for a PAUSE it is sent SIGCONT. If that was in vain, or it is stopped again, some URGES later it is killed.
- * One that has an item in hand stays as it is: somebody may mean to continue it.
+ * has been so for a PAUSE it is sent SIGCONT. If that was in vain, or it is stopped
+ * again, some URGES later it is killed. One that has an item in hand stays as it is:
+ * somebody may mean to continue it.
  *
  * The terminal's Ctrl-Z stops the supervisor together with the workers, long before a
  * PAUSE is over. When it is continued, the time since its last look is nobody's: it is
