@@ -85,8 +85,8 @@ function tidemill.wait(results, options)
 end
 
 --- Results in order of completion: `for result in tidemill.as_completed(results) do`; a process
---- when it has ended. Each comes once. Raises kind `"timeout"` when that time has passed and not all
---- have come.
+--- when it has ended. Each comes once. Raises kind `"timeout"` when that time has passed and not
+--- all have come.
 ---@param results (tidemill.Result|tidemill.Process)[]
 ---@param timeout? number seconds for all of them; for ever when omitted
 ---@return fun(): tidemill.Result|tidemill.Process|nil
