@@ -17,7 +17,8 @@ enum {
     TIDE_TABLE_BYTES = 64,
     TIDE_TABLESET_PAGE_SHIFT = 15,
     TIDE_TABLESET_PAGE_BITS = 32, /* of an address, without the page's own */
-    TIDE_TABLESET_WORDS = (1 << TIDE_TABLESET_PAGE_SHIFT) / TIDE_TABLE_BYTES / 64
+    TIDE_TABLESET_WORDS =
+        (1 << TIDE_TABLESET_PAGE_SHIFT) / TIDE_TABLE_BYTES / 64
 };
 
 struct tide_tableset_page {
