@@ -34,11 +34,11 @@ local acts = {}
 
 function acts.kill_worker(siege, _, workers)
   local pid, signal = one_of(siege.random, workers), one_of(siege.random, system.deadly)
-  if pid and system.kill(pid, signal) then siege.killed = siege.killed + 1 end
+  if pid and system.strike(siege.host, pid, signal) then siege.killed = siege.killed + 1 end
 end
 
 local function stop(siege, pid)
-  if pid and system.kill(pid, system.SIGSTOP) then
+  if pid and system.strike(siege.host, pid, system.SIGSTOP) then
     siege.stopped[pid] = system.now() + siege.random(300) / 1000
   end
 end
@@ -54,14 +54,14 @@ function acts.stop_host(siege) stop(siege, siege.host) end
 function acts.continue(siege, supervisors, workers)
   for _, list in ipairs { supervisors, workers } do
     for _, pid in ipairs(list) do
-      if siege.random(2) == 1 then system.kill(pid, system.SIGCONT) end
+      if siege.random(2) == 1 then system.strike(siege.host, pid, system.SIGCONT) end
     end
   end
 end
 
 function acts.kill_supervisor(siege, supervisors)
   local pid = siege.random(8) == 1 and one_of(siege.random, supervisors)
-  if pid then system.kill(pid, system.SIGKILL) end
+  if pid then system.strike(siege.host, pid, system.SIGKILL) end
 end
 
 function acts.signal_host(siege)
@@ -70,14 +70,14 @@ end
 
 function acts.signal_workers(siege, _, workers)
   local pid = one_of(siege.random, workers)
-  if pid then system.kill(pid, one_of(siege.random, harmless)) end
+  if pid then system.strike(siege.host, pid, one_of(siege.random, harmless)) end
 end
 
 --- Only once it has said what it ignores: a child of a moment ago may die of it.
 function acts.signal_supervisor(siege, supervisors)
   local pid = one_of(siege.random, supervisors)
   if pid and system.name(pid) == "tidemill-super" then
-    system.kill(pid, one_of(siege.random, ignored))
+    system.strike(siege.host, pid, one_of(siege.random, ignored))
   end
 end
 
@@ -92,7 +92,7 @@ end
 function attacks.release(siege, all)
   for pid, due in pairs(siege.stopped) do
     if all or system.now() >= due then
-      system.kill(pid, system.SIGCONT)
+      system.strike(siege.host, pid, system.SIGCONT)
       siege.stopped[pid] = nil
     end
   end
@@ -102,7 +102,7 @@ end
 function attacks.rest(siege)
   local supervisors, workers = family(siege.host)
   for _, list in ipairs { supervisors, workers } do
-    for _, pid in ipairs(list) do system.kill(pid, system.SIGCONT) end
+    for _, pid in ipairs(list) do system.strike(siege.host, pid, system.SIGCONT) end
   end
 end
 

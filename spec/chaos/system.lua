@@ -37,6 +37,7 @@ int mkdir(const char *path, unsigned mode);
 int chown(const char *path, unsigned user, unsigned group);
 int prctl(int option, ...);
 int abs(int);
+long syscall(long number, ...);
 void _exit(int);
 ]]
 
@@ -55,6 +56,7 @@ local O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_CLOEXEC = 2, 64, 512, 1024, 524288
 local EINTR = 4
 local PR_SET_PDEATHSIG = 1
 local WNOHANG = 1
+local SYS_PIDFD_SEND_SIGNAL, SYS_PIDFD_OPEN = 424, 434
 
 local time = ffi.new "struct chaos_timespec"
 
@@ -226,6 +228,19 @@ function system.members(leader)
   end
   process:close()
   return found
+end
+
+--- Send a signal to a process if it is still of a session: numbers come back soon where so many
+--- processes end, and by now it may be somebody else's.
+---@return boolean sent
+function system.strike(session, pid, signal)
+  local handle = C.syscall(SYS_PIDFD_OPEN, ffi.cast("int", pid), ffi.cast("int", 0))
+  if handle < 0 then return false end
+  local is_sent = select(4, fields(pid)) == session
+    and C.syscall(SYS_PIDFD_SEND_SIGNAL, handle, ffi.cast("int", signal), ffi.cast("void *", nil),
+      ffi.cast("int", 0)) == 0
+  C.close(tonumber(handle))
+  return is_sent
 end
 
 --- The letter of a process's state; nil if there is none.
