@@ -308,6 +308,7 @@ function jobs.processes(round)
   local count, list, sum = round.random(40), tidemill.queue(), tidemill.value "int64_t"
   for i = 1, count do list:put(i) end
   local all, least, lost = {}, 0, 0
+  local started, failure = true, nil
   for _ = 1, round.random(3) do
     local process = tidemill.process(function()
       local taken = 0
@@ -318,14 +319,9 @@ function jobs.processes(round)
         taken = taken + 1
       end
     end)
-    local ok, err = pcall(process.start, process)
-    if ok then
-      all[#all + 1] = process
-    elseif round.batch.allow[err.kind] then
-      break -- those that have been started are joined
-    else
-      error(err, 0)
-    end
+    started, failure = pcall(process.start, process)
+    if not started then break end
+    all[#all + 1] = process
   end
   for _, process in ipairs(all) do
     process:join()
@@ -337,7 +333,8 @@ function jobs.processes(round)
       check_error(round, {}, {}, 0, taken)
     end
   end
-  if #all > 0 and lost == 0 then
+  if not started then error(failure, 0) end -- those before it have been joined
+  if lost == 0 then
     check_count("what the processes have taken", least, count, count)
     check_count("its sum", tonumber(sum:get()), count * (count + 1) / 2, count * (count + 1) / 2)
   end
